@@ -54,7 +54,7 @@ TYPES = {
 }
 """Media types by the ending of a file's name; a browser refuses scripts and WebAssembly under another."""
 _STATIC = Path(__file__).parent / "static"
-_FILLED = ("index.html", "sw.js")
+_FILLED = ("index.html", "sw.js", "worker.js")
 _COUNTED = (".wasm", ".zip", "engine.json")
 """What the progress bar counts: all but modules, which the browser loads by itself."""
 
@@ -67,10 +67,12 @@ def page_files(runtime: Mapping[str, bytes]) -> dict[str, bytes]:
     files = {**own, **{name: text.encode() for name, text in made.items()}, **runtime}
     loaded = sum(len(data) for name, data in files.items() if name.endswith(_COUNTED))
     files["index.html"] = _index(loaded).encode()
-    digest = hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest()[:16]
-    kept = ["./", *sorted(name for name in files if name != "index.html")]
-    worker = (_STATIC / "sw.js").read_text(encoding="utf-8")
-    files["sw.js"] = _filled(worker, {"digest": f"advise-{digest}", "files": json.dumps(kept)}).encode()
+    templates = {name: (_STATIC / name).read_text(encoding="utf-8") for name in ("sw.js", "worker.js")}
+    content = b"".join(name.encode() + files[name] for name in sorted(files)) + "".join(templates.values()).encode()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    values = {"cache": f"advise-{digest}", "files": json.dumps(["./", *sorted({*files, "worker.js"} - {"index.html"})])}
+    for name in ("sw.js", "worker.js"):
+        files[name] = _filled(templates[name], values).encode()
     listed = {"written_by": WRITER, "version": advisor.__version__, "files": sorted((*files, LIST))}
     files[LIST] = json.dumps(listed, indent=1).encode()
     return dict(sorted(files.items()))

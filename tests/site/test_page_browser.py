@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,13 +189,18 @@ def test_what_is_wrong_is_said_after_a_pause_and_near_names_are_buttons(page: Pa
     assert page.locator("#model").get_attribute("aria-invalid") is None
 
 
-def copied(page: Page, text: str) -> None:
-    """Wait until the clipboard holds a text with this in it."""
+def until(page: Page, holds: Callable[[], bool], what: str) -> None:
+    """Wait for what an asynchronous call of the page tells."""
     for _ in range(200):
-        if text in page.evaluate("navigator.clipboard.readText()"):
+        if holds():
             return
         page.wait_for_timeout(50)
-    pytest.fail(f"{text!r} was not copied")
+    pytest.fail(what)
+
+
+def copied(page: Page, text: str) -> None:
+    """Wait until the clipboard holds a text with this in it."""
+    until(page, lambda: text in page.evaluate("navigator.clipboard.readText()"), f"{text!r} was not copied")
 
 
 def test_the_command_the_link_and_the_file_are_copied(page: Page) -> None:
@@ -301,6 +306,45 @@ def test_a_link_holds_the_whole_question_and_the_page_works_offline(browser: Bro
     answered(page, "--gpu rtx3090")
     page.locator("#chosen").set_input_files({"name": "a.yaml", "mimeType": "text/yaml", "buffer": RECIPE.encode()})
     page.locator("#dropped").get_by_text("Axolotl YAML").wait_for()  # the readers were kept, too
+    assert page.faults == []  # type: ignore[attr-defined]
+    page.context.close()
+
+
+KEPT = """async () => {
+    const found = await caches.match(new URL("python.memory", location));
+    return found?.headers.get("x-browser") === navigator.userAgent && (await found.arrayBuffer()).byteLength > 1e7;
+}"""
+REPLACED = """async ([browser, bytes]) => {
+    const place = new URL("python.memory", location);
+    for (const name of await caches.keys()) {
+        const cache = await caches.open(name), found = await cache.match(place);
+        if (!found) continue;
+        const headers = {"x-browser": browser || navigator.userAgent};
+        await cache.put(place, new Response((await found.arrayBuffer()).slice(0, bytes), {headers}));
+    }
+}"""
+
+
+def test_a_second_visit_goes_on_from_the_memory_of_the_first(browser: Browser, server: PageServer) -> None:
+    page = opened(browser, server.address)
+
+    def begun() -> str:
+        ready(page)
+        return str(page.evaluate("performance.getEntriesByName('ready')[0].detail"))
+
+    assert begun() == "anew"
+    until(page, lambda: page.evaluate(KEPT), "nothing was kept")
+    page.reload()
+    assert begun() == "from kept memory"
+    page.locator("#model").fill("qwen3-8b")
+    answered(page, "--model qwen3-8b")
+    there = json.loads(ask(json.dumps({"kind": "advise", "flags": {**USUAL, "model": "qwen3-8b"}})))
+    assert page.locator("#verdict").inner_text().strip() == there["verdict"]
+    for replaced in (["another browser", 1e9], ["", 10_000_000]):
+        page.evaluate(REPLACED, replaced)
+        page.reload()
+        assert begun() == "anew", replaced
+        until(page, lambda: page.evaluate(KEPT), "nothing was kept again")
     assert page.faults == []  # type: ignore[attr-defined]
     page.context.close()
 

@@ -16,20 +16,23 @@ from advisor.page.ask import ask
 gc.freeze()
 `;
 
-/** Loads Python and the engine. `files`: texts by path, or a promise of them; `options`: of loadPyodide. */
-export async function startPython(loadPyodide, options, files) {
-  const python = await loadPyodide({ ...options, lockFileContents: LOCK });
-  python.FS.mkdirTree("/engine");
+/**
+ * Loads Python and the engine. `files`: texts by path, or a promise of them; `options`: of loadPyodide. `memory`: what an
+ * earlier start returned as `memory`, bytes: Python goes on from there. With `kept`, this start returns its own.
+ */
+export async function startPython(loadPyodide, options, files, { memory = null, kept = false } = {}) {
+  const how = memory ? { _loadSnapshot: memory } : { _makeSnapshot: kept };
+  const python = await loadPyodide({ ...options, ...how, lockFileContents: LOCK });
   addFiles(python, await files);
-  python.runPython(START);
-  return { python, ask: python.globals.get("ask"), tidy: () => python.runPython("gc.collect()") };
+  if (!memory) python.runPython(START);
+  const taken = kept && !memory ? python.makeMemorySnapshot() : null; // before Python holds anything of the page's
+  return { python, memory: taken, ask: python.globals.get("ask"), tidy: () => python.runPython("gc.collect()") };
 }
 
 /** Puts further files of the engine beside those that are there. */
 export function addFiles(python, files) {
-  for (const [path, text] of Object.entries(files)) {
-    python.FS.mkdirTree(`/engine/${path.slice(0, path.lastIndexOf("/"))}`);
-    python.FS.writeFile(`/engine/${path}`, text);
-  }
+  const folders = new Set(Object.keys(files).map((path) => path.slice(0, path.lastIndexOf("/"))));
+  for (const folder of folders) python.FS.mkdirTree(`/engine/${folder}`);
+  for (const [path, text] of Object.entries(files)) python.FS.writeFile(`/engine/${path}`, text);
   python.runPython("import importlib; importlib.invalidate_caches()");
 }

@@ -1,5 +1,6 @@
 // Keeps this version's files, so that the page opens and answers without a network.
-const VERSION = "{{digest}}";
+const OWN = ` ${self.registration.scope}`; // an origin may hold several pages
+const VERSION = `{{cache}}${OWN}`;
 const FILES = {{files}};
 
 self.addEventListener("install", (event) => {
@@ -9,7 +10,7 @@ self.addEventListener("install", (event) => {
 self.addEventListener("activate", (event) => {
   event.waitUntil(
     (async () => {
-      for (const name of await caches.keys()) if (name.startsWith("advise-") && name !== VERSION) await caches.delete(name);
+      for (const name of await caches.keys()) if (name.endsWith(OWN) && name !== VERSION) await caches.delete(name);
       await self.clients.claim();
     })(),
   );

@@ -1,5 +1,6 @@
 // Python in a worker, so that typing never waits for an answer. Nothing is fetched from elsewhere.
 import { loadPyodide } from "./pyodide.mjs";
+import { KeptMemory } from "./memory.js";
 import { addFiles, startPython } from "./python.js";
 
 const here = new URL(".", self.location.href);
@@ -26,6 +27,7 @@ async function document(name) {
   return response.json();
 }
 
+const kept = new KeptMemory(`{{cache}} ${here.href}`, here);
 const NEEDS_READERS = new Set(["check", "file"]);
 let engine = null;
 let readers = null;
@@ -62,18 +64,42 @@ self.onmessage = async ({ data: { number, question, file } }) => {
     found = await answer(question, file);
   } catch (error) {
     if (error instanceof WebAssembly.RuntimeError || /fatal/i.test(String(error))) {
+      await kept.drop();
       return self.postMessage({ kind: "failed", why: lastLine(error) }); // Python is gone: a new worker starts it again
     }
     found = { ok: false, error: `This question cannot be answered here (${lastLine(error)}).`, field: "", near: [] };
   }
   self.postMessage({ kind: "answer", number, answer: found });
-  if (++answers % EVERY === 0) setTimeout(() => engine.tidy());
+  answers += 1;
+  if (answers % EVERY === 0) setTimeout(() => engine.tidy());
+  if (answers === 1 && engine.memory) setTimeout(keep);
 };
 
+/** Keeps Python's memory for the next visit: while nobody waits. */
+function keep() {
+  kept.write(engine.memory);
+  engine.memory = null;
+}
+
+/** Starts Python from the memory that is kept; where none is, or it is of no use, from the beginning. */
+async function start() {
+  const files = document("engine.json");
+  const options = { indexURL: here.href };
+  const memory = await kept.read();
+  if (memory) {
+    try {
+      return await startPython(loadPyodide, options, files, { memory });
+    } catch {
+      await kept.drop();
+    }
+  }
+  return startPython(loadPyodide, options, files, { kept: true });
+}
+
 try {
-  engine = await startPython(loadPyodide, { indexURL: here.href }, document("engine.json"));
+  engine = await start();
   engine.python.pyimport("advisor.page.dropped").progress = (done, all) => self.postMessage({ kind: "reading", done, all });
-  self.postMessage({ kind: "ready" });
+  self.postMessage({ kind: "ready", kept: !engine.memory });
 } catch (error) {
   self.postMessage({ kind: "failed", why: lastLine(error) });
 }
