@@ -99,6 +99,7 @@ class Pattern(NamedTuple):
 class Frozen:
     """Base of all specs: immutable, and an unknown key is an error. Methods are named as those of pydantic's models."""
 
+    __slots__ = ("__dict__", "__weakref__", "_hashed")
     model_fields: ClassVar[tuple[str, ...]] = ()
     """Names of the fields, in order."""
 
@@ -107,6 +108,8 @@ class Frozen:
     _derived: ClassVar[Mapping[str, Callable[[dict[str, Any]], Any]]] = {}
     """Defaults that depend on the fields before them, by name."""
     _checks: ClassVar[dict[str, Check]]
+    _sure: ClassVar[dict[str, frozenset[type]]]
+    """Classes whose every value is allowed, by field: there nothing is checked."""
     _adapter: ClassVar[TypeAdapter[Any] | None]
 
     def __init_subclass__(cls) -> None:
@@ -114,13 +117,15 @@ class Frozen:
         cls.model_fields = (*cls.model_fields, *names)
         cls._defaults = {name: getattr(cls, name) for name in cls.model_fields if hasattr(cls, name)}
         cls._values = itemgetter(*cls.model_fields)
-        cls._checks, cls._adapter = {}, None  # made when they are first needed
+        cls._checks, cls._sure, cls._adapter = {}, {}, None  # made when they are first needed
 
     def __init__(self, **values: Any) -> None:
         """Raises InputError for a missing field, UnknownName for a strange one, BadValue for a value not allowed."""
         cls = self.__class__
-        checks = cls._checks or _make_checks(cls)
+        checks, sure = cls._checks or _make_checks(cls), cls._sure
         for name, value in values.items():
+            if value.__class__ in sure.get(name, ()):
+                continue
             check = checks.get(name)
             if check is None or not check(value):
                 break
@@ -150,7 +155,14 @@ class Frozen:
         return self.__dict__ == other.__dict__ if other.__class__ is self.__class__ else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.__class__._values(self.__dict__))
+        hashed: int | None = getattr(self, "_hashed", None)
+        if hashed is None:  # asked for dozens of times in an answer: specs are the keys of what is computed once
+            hashed = hash(self.__class__._values(self.__dict__))
+            object.__setattr__(self, "_hashed", hashed)
+        return hashed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__  # not the hash, which another process would not share
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Pairs of name and value, so that dict(spec) holds the fields."""
@@ -163,8 +175,10 @@ class Frozen:
         """A copy with other values for some fields, checked like a new one: what is kept was checked before."""
         cls = type(self)
         changes = _by_name(cls, update)
-        checks = cls._checks or _make_checks(cls)
+        checks, sure = cls._checks or _make_checks(cls), cls._sure
         for name, value in changes.items():
+            if value.__class__ in sure.get(name, ()):
+                continue
             check = checks.get(name)
             if check is None or not check(value):
                 return cls(**self.__dict__ | changes)
@@ -319,8 +333,20 @@ def _adapter(spec: type[Frozen]) -> TypeAdapter[Any]:
 
 
 def _make_checks(spec: type[Frozen]) -> dict[str, Check]:
-    spec._checks = {name: _check(annotation) for name, annotation in annotations_of(spec).items()}
+    annotations = annotations_of(spec)
+    spec._checks = {name: _check(annotation) for name, annotation in annotations.items()}
+    spec._sure = {name: frozenset(_sure(annotation)) for name, annotation in annotations.items()}
     return spec._checks
+
+
+def _sure(annotation: Any) -> Iterator[type]:
+    """The classes of which every value is allowed and needs no conversion."""
+    kind = get_origin(annotation)
+    if kind in (UnionType, Union):
+        for option in get_args(annotation):
+            yield from _sure(option)
+    elif isinstance(annotation, type) and kind is None:
+        yield annotation
 
 
 def _check(annotation: Any) -> Check:

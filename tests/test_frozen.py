@@ -174,7 +174,10 @@ def test_equality_hash_and_text_follow_the_values() -> None:
 def test_copies_and_pickles_are_equal() -> None:
     one = Outer(inner=Inner(size=3), names=("a",))
     assert copy.deepcopy(one) == one
-    assert pickle.loads(pickle.dumps(specs.Recipe(method="dora"))) == specs.Recipe(method="dora")
+    recipe = specs.Recipe(method="dora")
+    assert hash(recipe) == hash(specs.Recipe(method="dora"))
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+    assert recipe.__getstate__() == dict(recipe)  # a hash of texts is another in each process
 
 
 def test_json_returns_what_went_in() -> None:

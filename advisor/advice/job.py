@@ -57,6 +57,8 @@ class Job(NamedTuple):
     estimator: Estimator
     timer: Timer | None = None
     """What says the time of an estimate alone, faster; None asks `estimator`."""
+    sizer: Estimator | None = None
+    """What estimates all but the time, faster; None asks `estimator`."""
     rank: int = DEFAULT_RANK
     targets: tuple[str, ...] | None = None
     """Target modules where the question leaves them open; None for the model's default."""
@@ -128,6 +130,17 @@ class Job(NamedTuple):
         """Costs of `recipe` on the smallest card, spread over the cards as its method is, or as another plan is."""
         placement = self.placement_of(recipe.method) if spread_as is None else spread_as
         return self.estimator(self.model, recipe, self.workload, self.smallest_card, placement, self.profile)
+
+    def sized(self, recipe: Recipe) -> Estimate:
+        """The same, where the memory is looked at first: its time may be None until it is `timed`."""
+        placement, estimator = self.placement_of(recipe.method), self.sizer or self.estimator
+        return estimator(self.model, recipe, self.workload, self.smallest_card, placement, self.profile)
+
+    def timed(self, one: Estimate) -> Estimate:
+        """One of `sized` with its time, if that is known."""
+        if self.sizer is None or one.time is not None:
+            return one
+        return one.model_copy(update={"time": self.time_on(self.smallest_card, one.recipe)})
 
     def time_on(self, card: GpuSpec, recipe: Recipe) -> TimeEstimate | None:
         """Time of `recipe` where all cards are like `card`; None where it is not known."""

@@ -13,7 +13,7 @@ from advisor.answer import Reason
 from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
 from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
-from advisor.costs.estimation import estimate, estimate_time
+from advisor.costs.estimation import estimate, estimate_time, estimate_untimed
 from advisor.errors import BadValue
 from advisor.images import with_pictures
 from advisor.knobs import Question
@@ -135,6 +135,7 @@ def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
         question,
         asked.estimator,
         estimate_time if asked.estimator is estimate else None,
+        estimate_untimed if asked.estimator is estimate else None,
         rank=VERA_RANK if question.variant == "vera" else HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: _preset_of(preset, question, method, spec) for method in METHODS},

@@ -90,7 +90,7 @@ def segment_options(job: Job, method: Method) -> tuple[bool, ...]:
 
 
 class _Grid:
-    """The plans of one method at one rank, each estimated once."""
+    """The plans of one method at one rank, each estimated once; only those that count are timed."""
 
     def __init__(self, job: Job, method: Method) -> None:
         self.job = job
@@ -102,7 +102,7 @@ class _Grid:
         self._known: dict[tuple[bool, bool, int], Estimate] = {}
 
     def plan(self, expandable: bool, checkpointing: bool, index: int) -> Estimate:
-        """The estimate of one plan."""
+        """The estimate of one plan, which may not be timed."""
         key = expandable, checkpointing, index
         if key not in self._known:
             micro_batch = self.micro_batches[index]
@@ -112,7 +112,7 @@ class _Grid:
                 "micro_batch": micro_batch,
                 "gradient_accumulation": self.job.batch_per_card // micro_batch,
             }
-            self._known[key] = self.job.estimate(self.start.model_copy(update=changes))
+            self._known[key] = self.job.sized(self.start.model_copy(update=changes))
         return self._known[key]
 
     def hopeless(self) -> bool:
@@ -178,19 +178,20 @@ def _best_at_rank(job: Job, method: Method) -> Outcome:
     """The best outcome with `job.rank` where the rank is open."""
     grid = _Grid(job, method)
     if grid.hopeless():
-        best = grid.plan(grid.segments[-1], grid.ways[0], 0)
+        best = job.timed(grid.plan(grid.segments[-1], grid.ways[0], 0))
         return Outcome(best, verdict_of(best, grid.memory_bytes), best, ())
     found: dict[tuple[bool, int], Estimate] = {}
     for expandable in grid.segments:
         for way in grid.ways:
             known = {index for one, index in found if one is way}
             for index in grid.fitting(expandable, way, known):
-                found[way, index] = grid.plan(expandable, way, index)
+                found[way, index] = job.timed(grid.plan(expandable, way, index))
     if found:
         best = min(found.values(), key=_least_memory) if job.smallest else fastest(tuple(found.values()))
-        least = grid.smallest(best.recipe.expandable_segments)
+        smallest = grid.smallest(best.recipe.expandable_segments)
+        least = next((one for one in found.values() if one.recipe == smallest.recipe), None) or job.timed(smallest)
         return Outcome(best, host_fit(best.memory, best.placement), least, tuple(found.values()))
-    best = grid.smallest(grid.segments[-1])
+    best = job.timed(grid.smallest(grid.segments[-1]))
     return Outcome(best, verdict_of(best, grid.memory_bytes), best, ())
 
 

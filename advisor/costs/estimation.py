@@ -91,7 +91,7 @@ def _job_memory(
 
 def _as_computed(recipe: Recipe) -> Recipe:
     """The recipe without what only the allocator asks: two plans of a search then share what is computed."""
-    return recipe.model_copy(update={"expandable_segments": False})
+    return recipe.model_copy(update={"expandable_segments": False}) if recipe.expandable_segments else recipe
 
 
 @lru_cache(maxsize=1024)
@@ -228,6 +228,25 @@ def estimate(
     profile = profile or profile_for(gpu)
     expect("placement", placement, Placement)
     expect("profile", profile, DeviceProfile)
+    one = estimate_untimed(model, recipe, workload, gpu, placement, profile)
+    if isinstance(model, TracedModel):
+        return one
+    return one.model_copy(update={"time": estimate_time(model, recipe, workload, gpu, placement, profile)})
+
+
+def estimate_untimed(
+    model: Model,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement,
+    profile: DeviceProfile | None = None,
+) -> Estimate:
+    """`estimate` for the same arguments without its time, which is None; that of a traced model is whole.
+
+    Raises as `estimate` does.
+    """
+    profile = profile or profile_for(gpu)
     likely = _estimate(model, recipe, workload, gpu, placement, profile)
     ends = workload.ends
     if ends is None:
@@ -266,7 +285,7 @@ def estimate_time(
 def _estimate(
     model: Model, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement, profile: DeviceProfile
 ) -> Estimate:
-    """The same for rows whose lengths are what the workload says."""
+    """The same for rows whose lengths are what the workload says, without the time but for a traced model."""
     model = with_pictures(model, workload)
     if isinstance(model, TracedModel):
         from advisor.costs.traced_estimation import traced_estimate  # loaded for such a model alone
@@ -296,7 +315,7 @@ def _estimate(
         recipe=recipe,
         placement=placement if placement.gpus > 1 else None,
         memory=with_unknown_layers(memory, model, recipe),
-        time=_time(model, _as_computed(recipe), workload, gpu, profile, placement),
+        time=None,
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(
             rung="formula",

@@ -32,7 +32,7 @@ from advisor.interval import Interval
 from advisor.parameters.trained import Trained
 from advisor.recipes import flag
 from advisor.specs import GpuSpec, Placement, Recipe, TimeEstimate, TracedModel, Workload
-from advisor.tape.program import basis, evaluated
+from advisor.tape.program import Polynomials, basis
 from advisor.terms import TermName
 
 KEPT, TEMPORARY, GRADIENT = range(3)
@@ -207,7 +207,7 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
     """Peak memory of a step with rows of `seq_len` tokens. Raises NotTraced."""
     structure, regime = _find(model, recipe, recipe.micro_batch, seq_len)
     values = basis(recipe.micro_batch, seq_len, recipe.rank)
-    sizes = [block_bytes(size) for size in evaluated(list(regime.slots), values)]
+    sizes = [block_bytes(size) for size in Polynomials(regime.slots).at(values)]
     static = {name: sum(sizes[slot] * times for slot, times in pairs) for name, pairs in regime.static.items()}
     shapes = structure.trained_at(recipe.rank)
     for term, size, times in kept_tensors(shapes, recipe.optimizer):
@@ -272,7 +272,7 @@ def traced_time(
         structure, regime = _find(model, recipe, batch, length)
     except NotTraced:
         return None
-    flop, moved = evaluated([regime.flop, regime.moved], basis(batch, length, recipe.rank))
+    flop, moved = Polynomials((regime.flop, regime.moved)).at(basis(batch, length, recipe.rank))
     bandwidth = gpu.memory_bytes_per_s * profile.elementwise_bandwidth
     dtype = "float16" if recipe.autocast and recipe.base_dtype == "float32" else recipe.base_dtype
     peak = peak_flop_per_s(gpu)[dtype]

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import accumulate
+from operator import mul
 from typing import Any, NamedTuple
 
 from advisor.blocks import BLOCK_BYTES
@@ -129,16 +131,23 @@ def basis(batch: int, length: int, rank: int, share: Any = 0, chunks: int = 0) -
     return [*plain, share, share * rank, *(batch**b * chunks**c for b, c in _CHUNK_POWERS)]
 
 
-def evaluated(polynomials: list[Polynomial], values: list[int]) -> list[int]:
-    """Every polynomial at the monomials' values."""
-    out = []
-    for terms in polynomials:
-        if len(terms) == 1:
-            coefficient, digit = terms[0]
-            out.append(coefficient * values[digit])
-        else:
-            out.append(sum(c * values[d] for c, d in terms))
-    return out
+class Polynomials:
+    """Many polynomials, laid out so that all of them are evaluated at once."""
+
+    __slots__ = ("_coefficients", "_digits", "_further", "terms")
+
+    def __init__(self, polynomials: Iterable[Polynomial]) -> None:
+        self.terms = found = tuple(polynomials)
+        self._coefficients = [terms[0][0] if terms else 0 for terms in found]
+        self._digits = [terms[0][1] if terms else 0 for terms in found]
+        self._further = [(index, *term) for index, terms in enumerate(found) for term in terms[1:]]
+
+    def at(self, values: list[Any]) -> list[Any]:
+        """The value of each, where its monomials have these."""
+        out = list(map(mul, self._coefficients, map(values.__getitem__, self._digits)))
+        for index, coefficient, digit in self._further:
+            out[index] += coefficient * values[digit]
+        return out
 
 
 def net_of(events: list[int]) -> Net:
@@ -244,10 +253,11 @@ class Program:
     def __init__(self, events: list[int], slots: dict[int, int], labels: list[tuple[int, str]]) -> None:
         self.events = events
         self.labels = labels
-        self.sizes = [polynomial(size) for size in slots]
+        self.sizes = Polynomials(map(polynomial, slots))
         self.parts: list[Part] = []
         self._before: Net = []
         self._figures = Numbered[int]()
+        self._amounts: Polynomials | None = None  # the figures, once all are added
         self._kernels = Numbered[RecordedKernel]()  # each kind once
         self.choices = (0, 1)
         """Experts that a token picks, and experts that share the tokens."""
@@ -279,7 +289,7 @@ class Program:
     def slot_bytes(self, batch: int, length: int, rank: int) -> list[int]:
         """Bytes of each size slot, rounded up to the allocator's blocks."""
         block = BLOCK_BYTES
-        sizes = evaluated(self.sizes, self._values(batch, length, rank, whole=False))
+        sizes = self.sizes.at(self._values(batch, length, rank, whole=False))
         return [int(-(-n // block)) * block for n in sizes]
 
     def memory(self, batch: int, length: int, rank: int) -> list[PartMemory]:
@@ -312,7 +322,9 @@ class Program:
 
     def kernels(self, batch: int, length: int, rank: int) -> list[PartKernels]:
         """What every part runs, in order; equal kernels are one object."""
-        values = evaluated(list(map(polynomial, self._figures)), self._values(batch, length, rank, whole=True))
+        if self._amounts is None:
+            self._amounts = Polynomials(map(polynomial, self._figures))
+        values = self._amounts.at(self._values(batch, length, rank, whole=True))
         amounts = list(map(float, values))
         found: list[Kernel] = [
             (kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k]))
@@ -333,7 +345,7 @@ class Program:
     def hosted(self, batch: int, length: int, rank: int) -> list[tuple[int, int]]:
         """(bytes that one layer moved to the host, layers) of each part that moved any, at the end of forward."""
         hosted = [(polynomial(s.hosted_bytes), s.copies) for s in self.parts if s.hosted_bytes]
-        values = evaluated([terms for terms, _ in hosted], basis(batch, length, rank)) if hosted else []
+        values = Polynomials(terms for terms, _ in hosted).at(basis(batch, length, rank))
         return [(size, copies) for size, (_, copies) in zip(values, hosted, strict=True)]
 
     def kernel_places(self) -> list[list[str]]:

@@ -13,7 +13,7 @@ from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import SAVED, Tensor
-from advisor.tape.program import BATCH, LENGTH, basis, evaluated, net_of, polynomial
+from advisor.tape.program import BATCH, LENGTH, Polynomials, basis, net_of, polynomial
 from advisor.tape.tape import Tape
 
 LORA = Recipe(method="lora", target_modules=("attention",))
@@ -44,7 +44,7 @@ def test_a_token_keeps_the_input_the_scan_and_the_roots_of_its_norm(name: str, p
     assert out.shape == (BATCH, LENGTH, part.hidden_size)
     sizes = [polynomial(size) for size in t.slots]
     kept = {slot: count for slot, category, count in net_of(t.events) if category == SAVED}
-    values = evaluated([sizes[slot] for slot in kept], basis(1, 1000, 1, chunks=8))
+    values = Polynomials(sizes[slot] for slot in kept).at(basis(1, 1000, 1, chunks=8))
     assert sum(size * count for size, count in zip(values, kept.values(), strict=True)) == 1000 * per_token
 
 

@@ -53,7 +53,7 @@ def step_digests() -> dict[str, list[int | str]]:
                 )
                 memory = predict_step_memory(model, recipe, *SHAPE[:2], "cuda")
                 program = step_program(model, recipe, *SHAPE[:2], "cuda")
-                recorded = repr((ordered(program.events), program.sizes, program.kernels(*SHAPE)))
+                recorded = repr((ordered(program.events), program.sizes.terms, program.kernels(*SHAPE)))
                 found[f"{model.name}, {method}, {checkpointing=}"] = [
                     memory.peak_bytes,
                     memory.after_forward_bytes,

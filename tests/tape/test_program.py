@@ -26,8 +26,8 @@ from advisor.tape.program import (
     SHARE,
     Launches,
     PartKernels,
+    Polynomials,
     basis,
-    evaluated,
     polynomial,
 )
 from tests.decoders.tiny import CONFIGS, recipe, spec
@@ -122,7 +122,7 @@ def test_a_number_made_of_symbols_is_its_polynomial(terms: list[int], batch: int
         return sum(c * b**i * s**j * r**k for c, (i, j, k) in zip(terms, powers, strict=True))
 
     found = polynomial(value(BATCH, LENGTH, RANK))
-    assert evaluated([found], basis(batch, length, rank)) == [value(batch, length, rank)]
+    assert Polynomials([found]).at(basis(batch, length, rank)) == [value(batch, length, rank)]
 
 
 IN_BASIS = set(product(range(2), range(3), range(2)))

@@ -9,6 +9,7 @@ import { button, copyText, download, element, fileShown, nextTask, paragraph, pu
 const TYPING_MS = 150; // from the last letter to the question
 const PAUSE_MS = 1000; // from the last letter until what is wrong is said
 const SETTLED_MS = 300; // from an answer to what stands below it
+const TASK_MS = 20; // of putting an answer's parts, after which keys are heard
 const PARTS = ["verdict", "methods", "changes", "why", "pictures", "plans", "assumed"];
 
 const form = element("question");
@@ -52,11 +53,12 @@ function changed(wait = 0) {
 
 async function ask() {
   const flags = flagsOf();
+  const asked = engine?.ready && engine.ask({ kind: "advise", whole: false, flags, config: own?.text ?? "" });
   history.replaceState(null, "", same(flags, usual) && !own ? location.pathname + location.search : addressOf(flags));
   showSet(flags);
-  if (!engine?.ready) return void document.body.classList.toggle("stale", !same(flags, usual));
+  if (!asked) return void document.body.classList.toggle("stale", !same(flags, usual));
   element("answer").setAttribute("aria-busy", "true");
-  const found = await engine.ask({ kind: "advise", whole: false, flags, config: own?.text ?? "" });
+  const found = await asked;
   if (found === undefined) return;
   element("answer").removeAttribute("aria-busy");
   clearWrong();
@@ -71,8 +73,12 @@ function same(some, others) {
 async function showAnswer(found) {
   document.body.classList.remove("stale");
   performance.mark("answered");
+  let since = performance.now();
   for (const part of PARTS) {
-    if (put(part, found.parts[part])) await nextTask();
+    put(part, found.parts[part]);
+    if (performance.now() - since < TASK_MS) continue;
+    await nextTask();
+    since = performance.now();
   }
   element("command").textContent = found.command;
   showHints(found.hints);
