@@ -119,7 +119,7 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
     """The savings that apply to the method and that the user left open; those that change the training last."""
     method, question = attempt.method, job.question
     idle, fixed = idle_knobs(method), question.fixed
-    trainer = find_trainer(question.trainer or DEFAULT_TRAINER)
+    trainer = find_trainer(question.trainer or DEFAULT_TRAINER, job.placement.gpus)
     preset, recipe = job.preset.get(method, {}), first_recipe(job, method)
     for name in _UNDOING:
         undone = preset.get(name, SAVING[name]) != SAVING[name] and trainer.without(name) is None

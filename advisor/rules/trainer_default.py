@@ -46,6 +46,7 @@ def _without_defaults(context: Context, recipe: Recipe) -> Iterator[tuple[str, d
         if knob in context.trainer.knobs and getattr(recipe, knob) != value:
             yield knob, {knob: value}
     if "loss" in context.trainer.knobs and recipe.loss == "full":
-        for one in switchable(find_trainer(context.trainer.name), context.question, context.model, recipe):
+        preset = find_trainer(context.trainer.name, context.placement.gpus)
+        for one in switchable(preset, context.question, context.model, recipe):
             if one.knob == "kernels":
                 yield "loss", {one.knob: one.value}
