@@ -128,7 +128,7 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
     spread = job.placement.gpus > 1 and question.sharding != "ddp"
     if spread and method == "full" and recipe.autocast and not {"autocast", "base_dtype"} & {*fixed}:
         yield Switched("autocast", False)  # weights that are spread then stay in 16 bits
-    if spread and "offload" not in fixed and recipe.offload == "none":
+    if spread and "offload" not in fixed and recipe.offload == "none" and trainer.without("offload") is None:
         yield Switched("offload", "parameters")
     yield from switchable(trainer, question, job.model, recipe)
     for name in _SAVINGS:

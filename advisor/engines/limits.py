@@ -30,7 +30,7 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
     if m.task == "classification":
         return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:
-        return "an optimizer step inside backward updates whole parameters, and a card has parts; leave it out"
+        return "an optimizer step inside backward is not known for cards that hold parts of weights; leave it out"
     if recipe.quantize_experts and recipe.is_quantized:
         return "how stacks of experts in 4 bits are spread over cards is not known; leave --quantize-experts out"
     if placement.spreads_weights and recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):

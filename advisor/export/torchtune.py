@@ -19,9 +19,11 @@ from advisor.export.rows import BUILDERS as ROWS
 from advisor.export.run import Run, TrainingFile, check_stored
 from advisor.export.torchtune_models import FAMILIES, Builder, builder_of
 from advisor.export.yaml_values import NAME, refuse_some_layers, unsaid, yaml_file
+from advisor.libraries import OLD_ALLOCATOR
 from advisor.optimizers import Optimizer, optimizer_row
 
 PACKAGES = "torch==2.6.0 torchvision==0.21.0 torchao==0.9.0 torchtune==0.6.1"
+"""This PyTorch's allocator reads OLD_ALLOCATOR alone."""
 OPTIMIZERS: Mapping[Optimizer, str] = {
     "adamw": "torch.optim.AdamW",
     "adamw_foreach": "torch.optim.AdamW",
@@ -79,7 +81,8 @@ def write(run: Run) -> TrainingFile:
         "log_peak_memory_stats": True,
     }
     install = PACKAGES + (" bitsandbytes" if optimizer_row(recipe.optimizer).needs_bitsandbytes else "")
-    return yaml_file(run, install, _command(run), _notes(run, builder), values, nested=True)
+    notes = _notes(run, builder)
+    return yaml_file(run, install, _command(run), notes, values, nested=True, allocator=OLD_ALLOCATOR)
 
 
 def _check(run: Run, builder: Builder) -> None:

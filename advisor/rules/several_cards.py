@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from advisor.answer import Candidate, Reason
 from advisor.costs.moments import loaded_bytes
+from advisor.libraries import OWN_MODELS, libraries_of
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import machine_text
 from advisor.specs import ModelSpec, Placement, Recipe, Sharding
@@ -50,7 +51,8 @@ def check(context: Context) -> Finding | None:
     placement = row.placement or context.placement
     sharded = DEEPSPEED if placement.sharding.startswith("zero") else FSDP
     found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else sharded)]
-    if row.recipe.is_quantized and placement.spreads_weights:
+    own = libraries_of(row.recipe.stack).code in OWN_MODELS  # torchao's NF4 is spread as it is, weight by weight
+    if row.recipe.is_quantized and placement.spreads_weights and not own:
         found.append(Reason(code=CODE, text=_loading(context, row.recipe, placement), source=QLORA))
     return Finding(tuple(found))
 
