@@ -66,7 +66,8 @@ def _lacking(preset: Preset, question: Question) -> list[Reason]:
     for name in question.fixed:
         lack, value = preset.without(name), getattr(question, name)
         usual = {preset.values(method).get(name, False) for method in question.methods}
-        if lack is not None and ({value} != usual if isinstance(value, bool) else value != 1):  # a multiple of 1
+        idle = {value} == usual if isinstance(value, bool) else value in (1, "none")  # 1: of a multiple
+        if lack is not None and not idle:
             text = f"{flag(name, value)}: {preset.name} has no setting for it; it is computed as asked."
             notes.append(Reason(code=ASSUMPTION, text=text, source=lack.source))
     return notes

@@ -13,7 +13,8 @@ weights while they are loaded (one copy, or one for each process) and the proces
 are is not known: an optimizer that runs there is counted from one thread a card to all memory channels.
 
 A base in 4 bits is spread only if bitsandbytes stores it in a floating dtype (bnb_4bit_quant_storage), and transformers
-puts all of it on each card before it is spread, unless it is loaded with device_map="cpu".
+puts all of it on each card before it is spread, unless it is loaded with device_map="cpu". torchtune spreads torchao's
+weights in 4 bits as they are, one after the other.
 """
 
 from __future__ import annotations
