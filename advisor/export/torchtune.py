@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.answer import DataFile
+from advisor.engines.limits import WHOLE_ALONE
 from advisor.errors import BadValue, InputError
 from advisor.export.kernels import refuse
 from advisor.export.launch import torchrun_flags
@@ -127,8 +128,7 @@ def _spread(run: Run) -> dict[str, Any]:
         why = "torchtune shares several cards by FSDP2 alone: --sharding fsdp2"
         raise BadValue("--sharding", at.effective_sharding, why)
     if optimizer_row(optimizer).needs_bitsandbytes:
-        # torchtune's own guide to memory: for single devices; torchao has what is spread
-        raise BadValue("--optimizer", optimizer, "bitsandbytes does not take FSDP2's parts of weights; adamw is spread")
+        raise BadValue("--optimizer", optimizer, WHOLE_ALONE)
     return {"fsdp_cpu_offload": at.offload == "parameters", "fsdp_reshard_after_forward": at.reshard}
 
 

@@ -113,6 +113,17 @@ def test_other_numbers_of_cards_have_what_the_trainer_sets_there() -> None:
     assert answer.scaling[0].plan.memory == alone.memory
 
 
+def test_torchtune_runs_no_optimizer_of_bitsandbytes_on_several_cards() -> None:
+    asked: dict[str, Any] = {"trainer": "torchtune", "method": "full", **JOB}
+    with pytest.raises(
+        InputError, match="with --method full: torchtune runs bitsandbytes' optimizers on one card alone"
+    ):
+        advise(gpu="h100", gpus=8, optimizer="adamw_8bit", **asked)
+    answer = advise(gpu="24GB", gpus=2, **asked)
+    assert answer.recommendation is None
+    assert "8bit" not in " ".join(one.text for one in answer.alternatives)
+
+
 def test_torchtune_on_several_cards_is_written_as_it_is_recommended() -> None:
     answer = advise(gpu="h100", gpus=8, trainer="torchtune", **JOB)
     assert [row.method for row in answer.candidates] == ["full", "lora", "dora", "qlora", "qdora"]
