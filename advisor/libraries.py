@@ -153,6 +153,19 @@ def stack_names(names: Iterable[str]) -> tuple[str, ...]:
     return spelled
 
 
+ALLOCATOR, OLD_ALLOCATOR = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
+"""The environment variables that set PyTorch's allocator: from 2.9 on, and until then.
+
+Source: PyTorch 2.9, c10/core/AllocatorConfig.cpp, which 2.8 does not have; later versions still read the old one.
+"""
+
+
+def allocator_variable(names: tuple[str, ...]) -> str:
+    """The environment variable that the allocator of a stack reads; torchtune 0.6.1 was made for PyTorch 2.6."""
+    libraries = libraries_of(names)
+    return OLD_ALLOCATOR if libraries.torch < (2, 9) or libraries.code == "torchtune" else ALLOCATOR
+
+
 class Gaps(NamedTuple):
     """Libraries of a stack whose version was not traced, in words: those between traced ones, and those beyond them."""
 

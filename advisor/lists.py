@@ -116,7 +116,7 @@ def _stack_of(preset: Preset) -> tuple[str, list[str]]:
     model, stack = find_model("llama-3.1-8b"), named_stack(preset.stack)
     lines: dict[str, list[str]] = {}
     for method in METHODS:
-        proof = stack.proof(model, build_recipe(method, {}, preset.values(method)))
+        proof = stack.proof(model, build_recipe(method, {}, preset.on(1).values(method)))
         for kind, texts in zip(("traced", "read", "not known"), proof, strict=True):
             for text in texts:
                 lines.setdefault(f"{kind}: {text}", []).append(method)

@@ -76,7 +76,7 @@ def _preset(trainer: str, method: Method, question: Question) -> dict[str, objec
     """The knobs that `trainer` sets for `method`. Raises UnknownName, and BadValue for a loss that cannot be run."""
     if not trainer:
         return {}
-    preset = find_trainer(trainer)
+    preset = find_trainer(trainer, question.gpus or 1)
     values = preset.values(method)
     loss = values.get("loss", "full")
     if loss != "full" and question.loss is None and not preset.traced:

@@ -66,7 +66,7 @@ def describe(path: str, knobs: Mapping[str, object], progress: Progress | None =
     spec = catalog.find_model(model) if model else None
     question = read_question(given)
     found = measured(question, path, spec, model, catalog.hub_id_of(model) if model else "", progress)
-    preset = find_trainer(question.trainer or DEFAULT_TRAINER)
+    preset = find_trainer(question.trainer or DEFAULT_TRAINER, question.gpus or 1)
     rows = (
         preset.collator(architecture=spec.architecture, loss=question.loss)
         if spec

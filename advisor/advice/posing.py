@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
 from advisor.advice.meaning import Taken
-from advisor.advice.switches import implied, switched
+from advisor.advice.switches import settings_of, switched
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Reason
-from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
+from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate, estimate_time, estimate_untimed
@@ -24,7 +24,7 @@ from advisor.parameters.paths import named_by
 from advisor.parameters.replacing import VERA_RANK
 from advisor.parameters.targets import adapts_experts, resolve_targets
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.specs import CAUSAL, METHODS, QUANTIZED_METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
+from advisor.specs import CAUSAL, QUANTIZED_METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
@@ -64,7 +64,7 @@ def posed(asked: Asked) -> Posed:
 
     Raises BadValue or InputError for what the trainer, the model or its checkpoint cannot do.
     """
-    preset = find_trainer(asked.question.trainer or DEFAULT_TRAINER)
+    preset = find_trainer(asked.question.trainer or DEFAULT_TRAINER, asked.question.gpus or 1)
     spec = on_task(asked.model, asked.question)
     question, ignored = switched(preset, asked.question, architecture=spec.architecture)
     stack = question.stack or preset.stack
@@ -138,7 +138,7 @@ def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
         estimate_untimed if asked.estimator is estimate else None,
         rank=VERA_RANK if question.variant == "vera" else HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
-        preset={method: _preset_of(preset, question, method, spec) for method in METHODS},
+        preset=settings_of(preset, question, spec),
         collator=collator,
         profile=asked.profile,
         data=asked.data,
@@ -173,13 +173,6 @@ def _check_experts(question: Question, spec: ModelSpec) -> None:
         why = "what a step does with adapters on stacks of experts in 4 bits is not known; name --target-modules"
     if why:
         raise BadValue("--quantize-experts", "on", f"must not be asked for: {why}")
-
-
-def _preset_of(preset: Preset, question: Question, method: Method, spec: Model) -> dict[str, object]:
-    """What the trainer sets for `method`; a trace is of transformers' own code, without what a trainer switches on."""
-    values = {**preset.values(method), **implied(preset, question, method)}
-    traced = isinstance(spec, TracedModel)
-    return {name: value for name, value in values.items() if not (traced and name in SWITCHED)}
 
 
 def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]:

@@ -145,7 +145,7 @@ def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Ch
     """What single changes would bring, all else as in `row`; of the knobs that are fixed only shorter rows."""
     recipe = row.recipe
     idle = idle_knobs(row.method, recipe.quant, recipe.gradient_checkpointing, variant=recipe.variant)
-    preset = find_trainer(job.question.trainer or DEFAULT_TRAINER)
+    preset = find_trainer(job.question.trainer or DEFAULT_TRAINER, job.placement.gpus)
     found = []
     for step in _steps(job, recipe, preset):
         if (step.knob in job.question.fixed and step.knob != "seq_len") or step.knob in idle:

@@ -119,7 +119,7 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
     """The savings that apply to the method and that the user left open; those that change the training last."""
     method, question = attempt.method, job.question
     idle, fixed = idle_knobs(method), question.fixed
-    trainer = find_trainer(question.trainer or DEFAULT_TRAINER)
+    trainer = find_trainer(question.trainer or DEFAULT_TRAINER, job.placement.gpus)
     preset, recipe = job.preset.get(method, {}), first_recipe(job, method)
     for name in _UNDOING:
         undone = preset.get(name, SAVING[name]) != SAVING[name] and trainer.without(name) is None
@@ -128,7 +128,7 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
     spread = job.placement.gpus > 1 and question.sharding != "ddp"
     if spread and method == "full" and recipe.autocast and not {"autocast", "base_dtype"} & {*fixed}:
         yield Switched("autocast", False)  # weights that are spread then stay in 16 bits
-    if spread and "offload" not in fixed and recipe.offload == "none":
+    if spread and "offload" not in fixed and recipe.offload == "none" and trainer.without("offload") is None:
         yield Switched("offload", "parameters")
     yield from switchable(trainer, question, job.model, recipe)
     for name in _SAVINGS:

@@ -11,7 +11,9 @@ from advisor.advice.candidates import best, plan_of
 from advisor.advice.job import Job
 from advisor.advice.search import Outcome, best_outcome
 from advisor.advice.sharding import open_to, runnable
+from advisor.advice.switches import settings_of
 from advisor.answer import Candidate, Spread
+from advisor.catalog.trainers import DEFAULT_TRAINER, find_trainer
 from advisor.errors import InputError
 from advisor.specs import GpuSpec, Method, ModelSpec
 
@@ -67,7 +69,7 @@ def on_other_counts(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) ->
 
 
 def job_on(job: Job, gpus: int) -> Job | None:
-    """The same job on so many cards, in as full machines as before; None where they cannot share it."""
+    """The same job as its trainer runs it on so many cards, in as full machines as before; None if it cannot be."""
     placement = job.placement
     per_node = placement.node_gpus if placement.nodes > 1 else max(NODE_GPUS, placement.gpus)
     nodes = -(-gpus // per_node)
@@ -79,7 +81,9 @@ def job_on(job: Job, gpus: int) -> Job | None:
     changes = {"gpus": gpus, "nodes": nodes}
     if gpus == 1:
         changes |= {"sharding": "none", "offload": "none"}  # type: ignore[dict-item]
-    return job._replace(placement=placement.model_copy(update=changes), placements={})
+    trainer = find_trainer(job.question.trainer or DEFAULT_TRAINER, gpus)
+    settings = settings_of(trainer, job.question, job.model)
+    return job._replace(placement=placement.model_copy(update=changes), placements={}, preset=settings)
 
 
 def fitting_count(job: Job, method: Method, most: int) -> tuple[Job, Outcome] | None:

@@ -21,11 +21,12 @@ DEEPSPEED: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
 """Tried for adapters only where none of FIRST surely fits: DeepSpeed trains them in 16 bits (engines.deepspeed)."""
 OPEN = (*FIRST, *DEEPSPEED)
 """What is tried, in the order in which it is preferred."""
-ONLY: dict[str, tuple[Sharding, ...]] = {"litgpt": ("fsdp1",), "torchtune": ("fsdp2",)}
-"""Of trainers, by the code of their stack, that have one engine for several cards.
+ONLY: dict[str, dict[str, Sharding]] = {"litgpt": {"full": "fsdp1"}, "torchtune": {}}
+"""Of trainers, by the code of their stack, that have one engine for several cards: by method, where it is not FSDP2.
 
-Source: litgpt 0.5, finetune/full.py and lora.py, setup: FSDPStrategy for more than one device; torchtune 0.6.1,
-recipes/full_finetune_distributed.py and lora_finetune_distributed.py: training.shard_model, by fully_shard.
+Source: litgpt 0.5.13, finetune/full.py, setup: FSDPStrategy for more than one device; finetune/lora.py, setup:
+ModelParallelStrategy, whose parallelize_fn calls fully_shard; torchtune 0.6.1, recipes/full_finetune_distributed.py and
+lora_finetune_distributed.py: training.shard_model, by fully_shard.
 """
 
 
@@ -37,15 +38,16 @@ def is_open(job: Job) -> bool:
 
 def open_to(job: Job, method: Method) -> tuple[Sharding, ...]:
     """The engines that the trainer of a job can use."""
-    return ONLY.get(libraries_of(first_recipe(job, method).stack).code, OPEN)
+    only = ONLY.get(libraries_of(first_recipe(job, method).stack).code)
+    return OPEN if only is None else (only.get(method, "fsdp2"),)
 
 
 def with_only_engine(job: Job) -> Job:
-    """The job under the one engine that its trainer has, where it has one and the question names none."""
-    engines = open_to(job, job.methods[0])
+    """The job under the one engine that its trainer has for its methods, where the question names none."""
+    engines = {engine for method in job.methods for engine in open_to(job, method)}
     if len(engines) > 1 or job.question.sharding is not None or job.placement.sharding != "none":
         return job
-    return job._replace(placement=job.placement.model_copy(update={"sharding": engines[0]}))
+    return job._replace(placement=job.placement.model_copy(update={"sharding": engines.pop()}))
 
 
 def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Sharding]) -> Iterator[Placement]:
@@ -66,9 +68,11 @@ def outcomes(job: Job, method: Method) -> list[Outcome]:
     if not is_open(job):
         found = _tried(job, method, [job.placement], refused)
     else:
-        found = _tried(job, method, runnable(job, method, job.placement, FIRST), refused)
+        engines = open_to(job, method)
+        first, later = ([one for one in engines if (one in DEEPSPEED) is last] for last in (False, True))
+        found = _tried(job, method, runnable(job, method, job.placement, first), refused)
         if method == "full" or all(one.verdict != "fits" for one in found):
-            found += _tried(job, method, runnable(job, method, job.placement, DEEPSPEED), refused)
+            found += _tried(job, method, runnable(job, method, job.placement, later), refused)
     if refused and not found:
         raise refused[-1]
     return found

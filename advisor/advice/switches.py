@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from advisor.answer import Reason
-from advisor.catalog.trainers import SWITCHED, Preset, Switch, all_trainers
+from advisor.catalog.trainers import SWITCHED, Preset, Switch, all_trainers, find_trainer
 from advisor.errors import BadValue
 from advisor.knobs import Question
 from advisor.libraries import CODE, OWN_MODELS, read_stack_name
 from advisor.recipes import flag
-from advisor.specs import Method
+from advisor.specs import METHODS, Method, Model, TracedModel
 
 ASSUMPTION = "assumption"
 
@@ -57,13 +57,17 @@ def _lacking(preset: Preset, question: Question) -> list[Reason]:
     Raises BadValue for a method that it does not have.
     """
     if question.method is not None and question.method not in preset.methods:
-        able = next(one.name for one in all_trainers() if question.method in one.methods)
-        allowed = f"{preset.name} {preset.version} does not have it; --trainer {able} does"
+        gpus = question.gpus or 1
+        able = next(one.name for one in all_trainers() if question.method in one.on(gpus).methods)
+        where = " on several cards" if question.method in find_trainer(preset.name).methods else ""
+        allowed = f"{preset.name} {preset.version} does not have it{where}; --trainer {able} does"
         raise BadValue("--method", question.method, allowed)
     notes = []
     for name in question.fixed:
         lack, value = preset.without(name), getattr(question, name)
-        if lack is not None and (value is True or value not in (False, 1)):  # off, or a multiple of 1
+        usual = {preset.values(method).get(name, False) for method in question.methods}
+        idle = {value} == usual if isinstance(value, bool) else value in (1, "none")  # 1: of a multiple
+        if lack is not None and not idle:
             text = f"{flag(name, value)}: {preset.name} has no setting for it; it is computed as asked."
             notes.append(Reason(code=ASSUMPTION, text=text, source=lack.source))
     return notes
@@ -125,6 +129,19 @@ def implied(preset: Preset, question: Question, method: Method) -> Mapping[str, 
         variant = {} if switch.reentrant is None else {"reentrant": switch.reentrant}
         return {"gradient_checkpointing": switch.checkpointing, **variant}
     return {}
+
+
+def settings_of(preset: Preset, question: Question, model: Model) -> dict[Method, dict[str, object]]:
+    """What the trainer sets, by method; a trace is of transformers' own code, without what a trainer switches on.
+
+    Raises BadValue where what is switched on contradicts the question.
+    """
+    left_out = SWITCHED if isinstance(model, TracedModel) else ()
+    values = {method: {**preset.values(method), **implied(preset, question, method)} for method in METHODS}
+    return {
+        method: {name: value for name, value in found.items() if name not in left_out}
+        for method, found in values.items()
+    }
 
 
 def _of(preset: Preset, name: str, value: str, method: Method) -> list[Switch]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 from advisor.catalog.data import data_text
 from advisor.errors import AdvisorError, BadConfig
@@ -20,11 +20,13 @@ from advisor.specs import METHODS, Method, Trainer
 
 DEFAULT_TRAINER = "transformers"
 _KEYS = {"name", "version", "title", "traced", "differs", "knob", "switch", "lack"}
-_KNOB_KEYS = {"name", "value", "methods", "models", "loss", "source"}
-_LACK_KEYS = {"knobs", "methods", "source"}
+_KNOB_KEYS = {"name", "value", "methods", "models", "loss", "cards", "source"}
+_LACK_KEYS = {"knobs", "methods", "cards", "source"}
 _SWITCH_KEYS = {"name", "values", "methods", "checkpointing", "reentrant", "models", "optimizers", "ignored", "source"}
 SWITCHED = ("kernels", "offload", "optimizer_in_backward", "quantize_experts")
 """Knobs that a trainer has or has not: a preset lists what it can switch on."""
+Cards = Literal["", "one", "several"]
+"""On how many cards of a job a trainer does something; '' = on any number."""
 
 
 class PresetKnob(Frozen):
@@ -35,6 +37,7 @@ class PresetKnob(Frozen):
     methods: tuple[Method, ...]
     models: tuple[str, ...] = ()  # model types for which it does that otherwise than for all others; () = all
     loss: str = ""  # the loss under which it does that otherwise; '' = any
+    cards: Cards = ""
     source: str
 
 
@@ -57,6 +60,7 @@ class Lack(Frozen):
 
     knobs: tuple[str, ...] = ()
     methods: tuple[Method, ...] = ()
+    cards: Cards = ""
     source: str
 
 
@@ -71,6 +75,12 @@ class Preset(Frozen):
     knobs: tuple[PresetKnob, ...]
     switches: tuple[Switch, ...] = ()
     lacks: tuple[Lack, ...] = ()
+
+    def on(self, gpus: int) -> Preset:
+        """The preset of a job on so many cards: without what it does on another number of them alone."""
+        there = ("", "one" if gpus == 1 else "several")
+        knobs, lacks = (tuple(one for one in rows if one.cards in there) for rows in (self.knobs, self.lacks))
+        return self.model_copy(update={"knobs": knobs, "lacks": lacks})
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -118,15 +128,15 @@ class Preset(Frozen):
 
 @cache
 def all_trainers() -> tuple[Preset, ...]:
-    """Every preset, in the order of the `trainer` knob's choices."""
+    """Every preset, in the order of the `trainer` knob's choices, with what it does on any number of cards."""
     found = {preset.name: preset for preset in map(_from_row, json.loads(data_text("trainers", "index.json")))}
     return tuple(found[name] for name in TRAINERS)
 
 
-def find_trainer(name: str) -> Preset:
-    """The preset of this name, as `--trainer` takes it. Raises UnknownName."""
+def find_trainer(name: str, gpus: int = 1) -> Preset:
+    """The preset of this name, as `--trainer` takes it, for a job on so many cards. Raises UnknownName."""
     chosen = read_value("trainer", name)
-    return next(preset for preset in all_trainers() if preset.name == chosen)
+    return next(preset for preset in all_trainers() if preset.name == chosen).on(gpus)
 
 
 def trainer_named(word: str) -> str:
@@ -148,7 +158,7 @@ def _from_row(row: Mapping[str, Any]) -> Preset:
         for switch in row["switches"]
     )
     lacks = tuple(
-        Lack(knobs=tuple(one["knobs"]), methods=tuple(one["methods"]), source=one["source"]) for one in row["lacks"]
+        Lack(**{**one, "knobs": tuple(one["knobs"]), "methods": tuple(one["methods"])}) for one in row["lacks"]
     )
     found = {**row, "differs": tuple(row["differs"]), "knobs": knobs, "switches": switches, "lacks": lacks}
     return Preset(**found)
@@ -200,7 +210,8 @@ def _lack(row: Mapping[str, Any], where: str) -> Lack:
             raise BadConfig(f"{where}: it lacks {name!r}, which is not a knob")
     if not set(methods) <= set(METHODS):
         raise BadConfig(f"{where}: it lacks the methods {methods!r}; known: {', '.join(METHODS)}")
-    return Lack(knobs=knobs, methods=tuple(m for m in METHODS if m in methods), source=source)
+    kept = tuple(m for m in METHODS if m in methods)
+    return Lack(knobs=knobs, methods=kept, cards=_cards(row, where), source=source)
 
 
 def _switch(row: Mapping[str, Any], where: str) -> Switch:
@@ -233,6 +244,14 @@ def _switch(row: Mapping[str, Any], where: str) -> Switch:
     )
 
 
+def _cards(row: Mapping[str, Any], where: str) -> Cards:
+    """On how many cards a row holds. Raises BadConfig."""
+    for word in get_args(Cards):
+        if row.get("cards", "") == word:
+            return word  # type: ignore[no-any-return]
+    raise BadConfig(f"{where}: cards is {row['cards']!r}; give 'one' or 'several', or leave it out")
+
+
 def _closed(table: Mapping[str, Any], keys: set[str], where: str) -> None:
     """Refuse an unknown key."""
     for key in table:
@@ -262,14 +281,16 @@ def _knob(row: Mapping[str, Any], where: str) -> PresetKnob:
     if (models or loss) and name not in COLLATOR_KNOBS:
         raise BadConfig(f"{where}: {name} is set for some models or a loss; only {', '.join(COLLATOR_KNOBS)} can be")
     kept = tuple(m for m in METHODS if m in methods)
-    return PresetKnob(name=name, value=value, methods=kept, models=models, loss=loss, source=source)
+    cards = _cards(row, where)
+    return PresetKnob(name=name, value=value, methods=kept, models=models, loss=loss, cards=cards, source=source)
 
 
 def _once(knobs: Sequence[PresetKnob], where: str) -> None:
-    """Refuse a knob that is set twice for one method."""
-    seen: set[tuple[str, Method]] = set()
+    """Refuse a knob that is set twice for one method on one number of cards."""
+    seen: set[tuple[str, Method, str]] = set()
     for knob in (one for one in knobs if not (one.models or one.loss)):
         for method in knob.methods:
-            if (knob.name, method) in seen:
-                raise BadConfig(f"{where}: {knob.name} is set twice for {method}; leave one")
-            seen.add((knob.name, method))
+            for cards in (knob.cards,) if knob.cards else ("one", "several"):
+                if (knob.name, method, cards) in seen:
+                    raise BadConfig(f"{where}: {knob.name} is set twice for {method}; leave one")
+                seen.add((knob.name, method, cards))

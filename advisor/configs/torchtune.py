@@ -21,6 +21,8 @@ _LOSSES = (
     "torchtune.modules.loss.CEWithChunkedOutputLoss",
     "torch.nn.CrossEntropyLoss",
 )
+COUNTED_APART = {"tok_embeddings", "output"}
+"""Units of FSDP2 beside the layers: those that engines/fsdp2.py counts."""
 _SIZES = (
     "vocab_size",
     "num_layers",
@@ -97,12 +99,12 @@ def _cards(sheet: Sheet) -> None:
         sheet.sets("offload", "parameters", "fsdp_cpu_offload")
     if sheet.get("fsdp_reshard_after_forward") is False:
         sheet.sets("reshard", False, "fsdp_reshard_after_forward")
-    for key, why in (
-        ("tensor_parallel_dim", "tensor parallelism"),
-        ("custom_sharded_layers", "layers in units of their own"),
-    ):
-        if not sheet.is_off(key):
-            sheet.loses(key, why)
+    if not sheet.is_off("tensor_parallel_dim"):
+        sheet.loses("tensor_parallel_dim", "tensor parallelism")
+    sheet.get("tensor_parallel_plan")  # which does nothing without it
+    apart = sheet.get("custom_sharded_layers")
+    if apart and (not isinstance(apart, list) or set(map(str, apart)) != COUNTED_APART):
+        sheet.loses("custom_sharded_layers", "layers in units of their own")
 
 
 def _method(sheet: Sheet, builder: str) -> None:

@@ -32,6 +32,7 @@ from advisor.engines.engine import (
     trained_pieces,
 )
 from advisor.engines.parts import Parts, Turn
+from advisor.libraries import libraries_of
 from advisor.parameters.trained import Trained
 from advisor.specs import Recipe
 
@@ -61,8 +62,11 @@ class Fsdp2(Engine):
 
     @property
     def mixed(self) -> bool:
-        """Whether accelerate's mixed precision is on: weights are gathered, and gradients reduced, in 16 bits."""
-        return self.recipe.autocast
+        """Whether accelerate's mixed precision is on: weights are gathered, and gradients reduced, in 16 bits.
+
+        LitGPT calls fully_shard without a policy, under autocast. Source: litgpt 0.5.13, finetune/lora.py.
+        """
+        return self.recipe.autocast and libraries_of(self.recipe.stack).code != "litgpt"
 
     @property
     def gathers(self) -> str:

@@ -6,12 +6,15 @@ from advisor.engines import engine_kind
 from advisor.engines.engine import Engine
 from advisor.errors import BadValue
 from advisor.libraries import libraries_of
+from advisor.optimizers import optimizer_row
 from advisor.specs import Model, ModelSpec, Placement, Recipe
 
 BY_ELEMENT = ("adamw", "adamw_foreach", "sgd")
 """Optimizers of PyTorch that do with a part of a parameter what they do with all of it."""
 BY_ACCELERATE = ("", "llamafactory", "ms-swift")
 """Trainers, by the code of their stack, that leave several cards to transformers' Trainer and accelerate."""
+WHOLE_ALONE = "torchtune runs bitsandbytes' optimizers on one card alone; take adamw"
+"""Source: torchtune 0.6.1, docs/source/tutorials/memory_optimizations.rst, Lower Precision Optimizers."""
 
 
 def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
@@ -25,12 +28,14 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
         return "Unsloth runs several cards as copies of the model alone; use --sharding ddp"
     if placement.sharding.startswith("zero") and libraries_of(recipe.stack).code not in BY_ACCELERATE:
         return f"{libraries_of(recipe.stack).code} does not run DeepSpeed; use --sharding fsdp2"
+    if libraries_of(recipe.stack).code == "torchtune" and optimizer_row(recipe.optimizer).needs_bitsandbytes:
+        return WHOLE_ALONE
     if m.vision is not None and m.vision.row:
         return "how the tower that reads images is spread is not known; use --sharding ddp"
     if m.task == "classification":
         return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:
-        return "an optimizer step inside backward updates whole parameters, and a card has parts; leave it out"
+        return "an optimizer step inside backward is not known for cards that hold parts of weights; leave it out"
     if recipe.quantize_experts and recipe.is_quantized:
         return "how stacks of experts in 4 bits are spread over cards is not known; leave --quantize-experts out"
     if placement.spreads_weights and recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from advisor.answer import DataFile
 from advisor.checkpoints import STORES
 from advisor.errors import BadValue, InputError
+from advisor.libraries import allocator_variable
 from advisor.optimizers import optimizer_row
 from advisor.parameters.layer_inputs import left_whole
 from advisor.parameters.layers import layer_groups
@@ -185,9 +186,13 @@ class TrainingFile(NamedTuple):
     """A sentence where another trainer's step was estimated than this file runs; its text begins with it."""
 
 
-def command_of(run: Run, command: str) -> str:
-    """The command, and before it the environment that the recipe asks for."""
-    return f"PYTORCH_ALLOC_CONF=expandable_segments:True {command}" if run.recipe.expandable_segments else command
+def command_of(run: Run, command: str, allocator: str = "") -> str:
+    """The command, and before it the environment that the recipe asks for.
+
+    `allocator`: the variable that PyTorch's allocator reads, where the file installs another PyTorch than the recipe's.
+    """
+    variable = allocator or allocator_variable(run.recipe.stack)
+    return f"{variable}=expandable_segments:True {command}" if run.recipe.expandable_segments else command
 
 
 def quoted_list(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.answer import DataFile
+from advisor.engines.limits import WHOLE_ALONE
 from advisor.errors import BadValue, InputError
 from advisor.export.kernels import refuse
 from advisor.export.launch import torchrun_flags
@@ -19,9 +20,11 @@ from advisor.export.rows import BUILDERS as ROWS
 from advisor.export.run import Run, TrainingFile, check_stored
 from advisor.export.torchtune_models import FAMILIES, Builder, builder_of
 from advisor.export.yaml_values import NAME, refuse_some_layers, unsaid, yaml_file
+from advisor.libraries import OLD_ALLOCATOR
 from advisor.optimizers import Optimizer, optimizer_row
 
 PACKAGES = "torch==2.6.0 torchvision==0.21.0 torchao==0.9.0 torchtune==0.6.1"
+"""This PyTorch's allocator reads OLD_ALLOCATOR alone."""
 OPTIMIZERS: Mapping[Optimizer, str] = {
     "adamw": "torch.optim.AdamW",
     "adamw_foreach": "torch.optim.AdamW",
@@ -79,7 +82,8 @@ def write(run: Run) -> TrainingFile:
         "log_peak_memory_stats": True,
     }
     install = PACKAGES + (" bitsandbytes" if optimizer_row(recipe.optimizer).needs_bitsandbytes else "")
-    return yaml_file(run, install, _command(run), _notes(run, builder), values, nested=True)
+    notes = _notes(run, builder)
+    return yaml_file(run, install, _command(run), notes, values, nested=True, allocator=OLD_ALLOCATOR)
 
 
 def _check(run: Run, builder: Builder) -> None:
@@ -124,8 +128,7 @@ def _spread(run: Run) -> dict[str, Any]:
         why = "torchtune shares several cards by FSDP2 alone: --sharding fsdp2"
         raise BadValue("--sharding", at.effective_sharding, why)
     if optimizer_row(optimizer).needs_bitsandbytes:
-        # torchtune's own guide to memory: for single devices; torchao has what is spread
-        raise BadValue("--optimizer", optimizer, "bitsandbytes does not take FSDP2's parts of weights; adamw is spread")
+        raise BadValue("--optimizer", optimizer, WHOLE_ALONE)
     return {"fsdp_cpu_offload": at.offload == "parameters", "fsdp_reshard_after_forward": at.reshard}
 
 

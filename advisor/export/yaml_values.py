@@ -25,12 +25,13 @@ def yaml_file(
     values: Mapping[str, Any],
     beside: tuple[tuple[str, str], ...] = (),
     nested: bool = False,
+    allocator: str = "",
 ) -> TrainingFile:
     """A trainer's file: what to install, the command, notes (whole comment lines), one line a key.
 
-    `nested`: a mapping stands below its key.
+    `nested`: a mapping stands below its key. `allocator`: as `command_of` takes it.
     """
-    start, packages = command_of(run, command), f"{install}{run.sequence_packages}{run.engine_packages}"
+    start, packages = command_of(run, command, allocator), f"{install}{run.sequence_packages}{run.engine_packages}"
     return TrainingFile(
         NAME,
         f"# pip install {packages}\n# run: {start}\n{where(run)}{notes}"

@@ -122,7 +122,7 @@ def _choice(knob: Knob, value: str) -> str:
 
 def hints_of(advice: Advice) -> dict[str, dict[str, str]]:
     """What each knob is in this answer, and who says so: the trainer, with its source, or the answer itself."""
-    preset = find_trainer(advice.trainer.name)
+    preset = find_trainer(advice.trainer.name, advice.gpu.gpus)
     method = advice.recommendation.method if advice.recommendation else advice.candidates[0].method
     row = advice.candidate(method)
     placement = {} if row.placement is None else dict(row.placement)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TextIO
 
 from rich.text import Text
 
 from advisor.advice.phrases import value_text
-from advisor.catalog.trainers import Preset
+from advisor.catalog.trainers import Cards, Preset
 from advisor.render.console import console_for, heading, new_table, print_table, say
 from advisor.specs import METHODS
+
+_CARDS: Mapping[Cards, tuple[str, ...]] = {"": (), "one": ("on one card",), "several": ("on several cards",)}
+"""On how many cards a row holds, where that is not any number."""
 
 
 def render_trainers(presets: Iterable[Preset], file: TextIO) -> None:
@@ -39,7 +42,7 @@ def render_trainer(preset: Preset, stack: str, proofs: Iterable[str], file: Text
         say(console, f"- {line}", indent=2)
     heading(console, "Knobs")
     for knob in preset.knobs:
-        only = ([f"loss {knob.loss}"] if knob.loss else []) + [*knob.models]
+        only = [*_CARDS[knob.cards]] + ([f"loss {knob.loss}"] if knob.loss else []) + [*knob.models]
         only += [] if knob.methods == METHODS else [*knob.methods]
         where = f" ({', '.join(only)})" if only else ""
         say(console, f"{knob.name.replace('_', '-')} {value_text(knob.value)}{where}", indent=2)
@@ -55,7 +58,9 @@ def render_trainer(preset: Preset, stack: str, proofs: Iterable[str], file: Text
     if preset.lacks:
         heading(console, "Does not have")
     for lack in preset.lacks:
-        say(console, ", ".join((*lack.methods, *(name.replace("_", "-") for name in lack.knobs))), indent=2)
+        where = "".join(f" ({text})" for text in _CARDS[lack.cards])
+        names = (*lack.methods, *(name.replace("_", "-") for name in lack.knobs))
+        say(console, ", ".join(names) + where, indent=2)
         say(console, f"  {lack.source}", style="dim", indent=2)
     if preset.differs:
         heading(console, "Not in the estimate")

@@ -13,13 +13,15 @@ weights while they are loaded (one copy, or one for each process) and the proces
 are is not known: an optimizer that runs there is counted from one thread a card to all memory channels.
 
 A base in 4 bits is spread only if bitsandbytes stores it in a floating dtype (bnb_4bit_quant_storage), and transformers
-puts all of it on each card before it is spread, unless it is loaded with device_map="cpu".
+puts all of it on each card before it is spread, unless it is loaded with device_map="cpu". torchtune spreads torchao's
+weights in 4 bits as they are, one after the other.
 """
 
 from __future__ import annotations
 
 from advisor.answer import Candidate, Reason
 from advisor.costs.moments import loaded_bytes
+from advisor.libraries import OWN_MODELS, libraries_of
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import machine_text
 from advisor.specs import ModelSpec, Placement, Recipe, Sharding
@@ -50,7 +52,8 @@ def check(context: Context) -> Finding | None:
     placement = row.placement or context.placement
     sharded = DEEPSPEED if placement.sharding.startswith("zero") else FSDP
     found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else sharded)]
-    if row.recipe.is_quantized and placement.spreads_weights:
+    own = libraries_of(row.recipe.stack).code in OWN_MODELS  # torchao's NF4 is spread as it is, weight by weight
+    if row.recipe.is_quantized and placement.spreads_weights and not own:
         found.append(Reason(code=CODE, text=_loading(context, row.recipe, placement), source=QLORA))
     return Finding(tuple(found))
 

@@ -11,6 +11,7 @@ and the figures are of what is known.
 from __future__ import annotations
 
 from advisor.answer import Reason
+from advisor.libraries import allocator_variable
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import DISPLAY, FORMULA, machine_text, needs
 from advisor.units import format_gib
@@ -40,7 +41,8 @@ def check(context: Context) -> Finding | None:
     if row.recipe.expandable_segments:
         text += "; expandable segments are counted on already."
     else:
-        text += ", and set PYTORCH_ALLOC_CONF=expandable_segments:True (--expandable-segments estimates with it)."
+        variable = allocator_variable(row.recipe.stack)
+        text += f", and set {variable}=expandable_segments:True (--expandable-segments estimates with it)."
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from advisor.catalog.trainers import find_trainer
+from advisor.errors import InputError
 from advisor.recipes import flag
 from advisor.rules.context import Context
 from advisor.rules.savings import SAVING, switchable
@@ -24,7 +25,10 @@ def decisive_default(context: Context, methods: Sequence[Method]) -> str:
             continue
         for knob, changes in _without_defaults(context, row.least.recipe):
             other = row.least.recipe.model_copy(update=changes)
-            memory = context.beside(row.least, other).memory.needed_bytes
+            try:
+                memory = context.beside(row.least, other).memory.needed_bytes
+            except InputError:  # what several cards cannot run
+                continue
             if memory.high > context.memory_bytes:
                 continue
             default = flag(knob, getattr(row.least.recipe, knob))
@@ -46,6 +50,7 @@ def _without_defaults(context: Context, recipe: Recipe) -> Iterator[tuple[str, d
         if knob in context.trainer.knobs and getattr(recipe, knob) != value:
             yield knob, {knob: value}
     if "loss" in context.trainer.knobs and recipe.loss == "full":
-        for one in switchable(find_trainer(context.trainer.name), context.question, context.model, recipe):
+        preset = find_trainer(context.trainer.name, context.placement.gpus)
+        for one in switchable(preset, context.question, context.model, recipe):
             if one.knob == "kernels":
                 yield "loss", {one.knob: one.value}

@@ -8,6 +8,7 @@ import pytest
 
 from advisor import advise
 from advisor.errors import InputError
+from advisor.export.training_file import training_file
 from advisor.terms import TermName
 
 JOB: dict[str, Any] = {"model": "llama-3.1-8b", "examples": 3000}
@@ -86,11 +87,51 @@ def test_parameters_on_the_host_must_fit_there(host_memory_gb: float | None, ver
     assert said in " ".join(one.text for one in reasons)
 
 
-@pytest.mark.parametrize(("trainer", "engine"), [("litgpt", "fsdp1"), ("torchtune", "fsdp2")])
-def test_a_trainer_with_one_engine_is_given_no_other(trainer: str, engine: str) -> None:
-    answer = advise(gpu="80GB", gpus=2, method="lora", trainer=trainer, **JOB)
+@pytest.mark.parametrize(
+    ("trainer", "method", "engine"),
+    [("litgpt", "full", "fsdp1"), ("litgpt", "lora", "fsdp2"), ("torchtune", "lora", "fsdp2")],
+)
+def test_a_trainer_with_one_engine_is_given_no_other(trainer: str, method: str, engine: str) -> None:
+    answer = advise(gpu="80GB", gpus=2, method=method, trainer=trainer, **JOB)
     assert {row.placement.sharding for row in answer.candidates if row.placement is not None} == {engine}
-    assert {one.engine for one in answer.engines} == {engine}
+    assert {one.engine for one in answer.engines} <= {engine}
+
+
+def test_each_method_gets_the_engine_that_its_trainer_runs_it_with() -> None:
+    answer = advise(gpu="80GB", gpus=4, trainer="litgpt", **JOB)
+    found = {row.method: row.sharding for row in answer.candidates}
+    assert found == {"full": "fsdp1", "lora": "fsdp2"}
+    with pytest.raises(InputError, match="does not have it on several cards; --trainer transformers does"):
+        advise(gpu="80GB", gpus=4, trainer="litgpt", method="qlora", **JOB)
+
+
+def test_other_numbers_of_cards_have_what_the_trainer_sets_there() -> None:
+    answer = advise(gpu="80GB", gpus=2, method="full", trainer="torchtune", **JOB)
+    optimizers = {one.gpus: one.plan.recipe.optimizer for one in answer.scaling}
+    assert optimizers == {1: "paged_adamw_8bit", 2: "adamw", 4: "adamw", 8: "adamw"}
+    alone = advise(gpu="80GB", method="full", trainer="torchtune", **JOB).candidates[0]
+    assert answer.scaling[0].plan.memory == alone.memory
+
+
+def test_torchtune_runs_no_optimizer_of_bitsandbytes_on_several_cards() -> None:
+    asked: dict[str, Any] = {"trainer": "torchtune", "method": "full", **JOB}
+    with pytest.raises(
+        InputError, match="with --method full: torchtune runs bitsandbytes' optimizers on one card alone"
+    ):
+        advise(gpu="h100", gpus=8, optimizer="adamw_8bit", **asked)
+    answer = advise(gpu="24GB", gpus=2, **asked)
+    assert answer.recommendation is None
+    assert "8bit" not in " ".join(one.text for one in answer.alternatives)
+
+
+def test_torchtune_on_several_cards_is_written_as_it_is_recommended() -> None:
+    answer = advise(gpu="h100", gpus=8, trainer="torchtune", **JOB)
+    assert [row.method for row in answer.candidates] == ["full", "lora", "dora", "qlora", "qdora"]
+    for row in answer.candidates:
+        file = training_file(answer, row, "torchtune")
+        assert "_finetune_distributed --config" in file.command
+        assert "_component_: torch.optim.AdamW\n  fused: true\n" in file.text.replace('"', "")
+        assert "bnb_4bit" not in " ".join(one.text for one in answer.recommendation.warnings)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,9 @@ def test_what_a_trainer_has_no_setting_for_is_said_and_never_proposed() -> None:
     (note,) = switched(find_trainer("litgpt"), question, "llama")[1]
     assert note.text == "--group-by-length: litgpt has no setting for it; it is computed as asked."
     assert "litgpt/data/base.py" in note.source
+    note, _ = switched(find_trainer("litgpt", 4), question.fixing({"gpus": 4}), "llama")[1]
+    assert note.text == "--no-gradient-checkpointing: litgpt has no setting for it; it is computed as asked."
+    assert not switched(find_trainer("litgpt"), read_question({"offload": "none"}), "llama")[1]
     answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer="litgpt")
     assert [row.method for row in answer.candidates] == ["full", "lora", "qlora"]
     lacking = {"gradient_checkpointing", "group_by_length", "pad_to_multiple_of"}

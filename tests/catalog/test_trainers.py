@@ -115,6 +115,12 @@ def test_an_unknown_trainer() -> None:
         ("value = true", "value = true\nwhy = 1", "unknown key 'why'"),
         ("value = true", 'value = true\nmethods = ["lara"]', "methods of autocast"),
         ('source = "its code"', 'source = ""', "has no source"),
+        ("value = true", 'value = true\ncards = "two"', "cards is 'two'; give 'one' or 'several'"),
+        (
+            'source = "its code"',
+            'source = "x"\n[[knob]]\nname = "autocast"\nvalue = false\ncards = "one"\nsource = "y"',
+            "set twice",
+        ),
         ('source = "its code"', 'source = "x"\n[[knob]]\nname = "autocast"\nvalue = false\nsource = "y"', "set twice"),
         ('name = "autocast"\nvalue = true', 'name = "rank"\nvalue = 8', "names, switches and fractions only"),
         (
@@ -132,6 +138,30 @@ def test_a_damaged_file_is_one_line(old: str, new: str, words: str) -> None:
     assert words in message
     assert message.startswith("trl.toml: ")
     assert "\n" not in message
+
+
+def test_a_knob_may_depend_on_the_number_of_cards() -> None:
+    other = '\n[[knob]]\nname = "autocast"\nvalue = false\ncards = "several"\nsource = "y"\n'
+    preset = preset_from_toml(GOOD.replace("value = true", 'value = true\ncards = "one"') + other, "trl.toml")
+    assert [preset.on(gpus).values("lora") for gpus in (1, 2, 8)] == [{"autocast": gpus == 1} for gpus in (1, 2, 8)]
+    ways = {one.name: [find_trainer(one.name, gpus) for gpus in (1, 8)] for one in all_trainers()}
+    assert {name for name, (alone, shared) in ways.items() if alone != shared} == {"torchtune", "litgpt"}
+    for alone, shared in ways.values():
+        assert alone.stack == shared.stack
+        for method in shared.methods:
+            quant = {"quant": "nf4"} if method.startswith("q") else {}
+            values: dict[str, Any] = quant | shared.values(method)
+            assert Recipe(method=method, **values).optimizer == values.get("optimizer", "adamw")
+
+
+def test_torchtunes_distributed_recipes_and_litgpts_checkpointing() -> None:
+    alone, shared = (find_trainer("torchtune", gpus) for gpus in (1, 2))
+    assert [one.values("full")["optimizer"] for one in (alone, shared)] == ["paged_adamw_8bit", "adamw"]
+    assert "gradient_checkpointing" not in shared.values("lora")
+    assert alone.values("lora")["gradient_checkpointing"] is shared.values("full")["gradient_checkpointing"] is True
+    alone, shared = (find_trainer("litgpt", gpus) for gpus in (1, 2))
+    assert [one.values("lora")["gradient_checkpointing"] for one in (alone, shared)] == [False, True]
+    assert (alone.methods, shared.methods) == (("full", "lora", "qlora"), ("full", "lora"))
 
 
 def test_the_default_is_transformers_and_said() -> None:

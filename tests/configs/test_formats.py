@@ -440,3 +440,16 @@ def test_deepspeed_beside_the_file_is_read(tmp_path: Path) -> None:
     knobs = found(tmp_path, f"{AXOLOTL_FULL}deepspeed: ds.json\n").knobs
     assert knobs["sharding"] == "zero3"
     assert "parameters" in knobs.values()
+
+
+@pytest.mark.parametrize(
+    ("lines", "lost"),
+    [
+        ("custom_sharded_layers: ['output', 'tok_embeddings']\n", []),
+        ("custom_sharded_layers: ['tok_embeddings']\n", ["custom_sharded_layers"]),
+        ("tensor_parallel_dim: 1\ntensor_parallel_plan:\n  _component_: torchtune.models.llama3.plan\n", []),
+        ("tensor_parallel_dim: 2\ntensor_parallel_plan:\n  _component_: x.y\n", ["tensor_parallel_dim"]),
+    ],
+)
+def test_how_torchtune_spreads_layers(tmp_path: Path, lines: str, lost: list[str]) -> None:
+    assert [one.key for one in found(tmp_path, TORCHTUNE + lines).unread] == lost

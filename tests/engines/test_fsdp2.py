@@ -43,6 +43,18 @@ def test_weights_and_states_are_spread_and_what_is_gathered_is_not() -> None:
     assert many.moving[TermName.GATHERED] > 2 * 218_112_000
 
 
+def test_litgpt_gathers_what_it_stores() -> None:
+    weights = recipe("lora", base_dtype="float32", adapter_dtype="float32")
+    half, own = (
+        engine_for(MODEL, one, SHARDED, THIS_STACK)
+        for one in (weights, weights.model_copy(update={"stack": ("litgpt-0.5",)}))
+    )
+    assert half.computed().base_dtype == "bfloat16"
+    assert own.computed() == own.recipe
+    (gathered, *_), (whole, *_) = (one.transfers(EMBEDDING, "forward", False) for one in (half, own))
+    assert whole.bytes == 2 * gathered.bytes
+
+
 def test_accumulation_keeps_whole_gradients() -> None:
     once = predict_rank_memory(MODEL, recipe("full"), SHARDED, 1, 512)
     twice = predict_rank_memory(MODEL, recipe("full", gradient_accumulation=2), SHARDED, 1, 512)

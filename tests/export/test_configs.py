@@ -20,6 +20,7 @@ from advisor.export import STARTERS, TARGETS, Target
 from advisor.export.run import Run, TrainingFile
 from advisor.export.training_file import Export, export_of, training_file
 from advisor.knobs import TRAINERS
+from advisor.libraries import ALLOCATOR, OLD_ALLOCATOR
 from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, TracedModel, Workload
 from tests.fakes import MODEL
@@ -221,7 +222,8 @@ def test_the_command_sets_the_allocator_where_the_recipe_does(trainer: str) -> N
     for expandable in (True, False):
         answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer=trainer, method="lora", expandable_segments=expandable)
         file = training_file(answer, answer.candidates[0])
-        assert file.command.startswith("PYTORCH_ALLOC_CONF=expandable_segments:True ") is expandable
+        variable = OLD_ALLOCATOR if trainer == "torchtune" else ALLOCATOR  # torchtune's file asks for PyTorch 2.6
+        assert file.command.startswith(f"{variable}=expandable_segments:True ") is expandable
         assert file.text.count(f"# run: {file.command}\n") == 1
 
 

@@ -271,8 +271,8 @@ def test_what_else_is_refused() -> None:
         file_of("qlora", quant="int8")
     with pytest.raises(BadValue, match="--sharding fsdp2"):
         file_of(at=Placement(gpus=4, sharding="ddp"))
-    with pytest.raises(BadValue, match="does not take FSDP2's parts"):
-        file_of("full", FSDP2)
+    with pytest.raises(BadValue, match="on one card alone; take adamw"):
+        file_of("full", FSDP2, optimizer="paged_adamw_8bit")
     with pytest.raises(InputError, match="starts its processes itself"):
         write(run_of("llama-3.2-1b")._replace(by_accelerate=True))
     with pytest.raises(InputError, match="needs a card that has it"):

@@ -92,6 +92,16 @@ def test_hints_name_the_trainers_source(answer: dict[str, Any]) -> None:
     assert "examples" not in answer["hints"]  # given
 
 
+def test_a_hint_has_the_source_for_this_number_of_cards() -> None:
+    several = {"trainer": "torchtune", "method": "full", "gpu": "8xh100"}
+    hint = advised(**several)["hints"]["optimizer"]
+    assert (hint["value"], hint["who"]) == ("adamw", "torchtune sets it")
+    assert "8B_full.yaml" in hint["source"]
+    alone = advised(**several | {"gpu": "h100"})["hints"]["optimizer"]
+    assert alone["value"] == "paged_adamw_8bit"
+    assert "8B_full_single_device.yaml" in alone["source"]
+
+
 def test_where_nothing_fits_changes_are_offered() -> None:
     found = advised(model="llama-70b", gpu="8GB")
     assert found["state"] == "does_not_fit"

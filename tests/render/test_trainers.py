@@ -36,9 +36,16 @@ def test_one_trainer_with_every_source(trainer: str) -> None:
     result = run("trainers", trainer)
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    for knob in find_trainer(trainer).knobs:
+    for knob in next(one for one in all_trainers() if one.name == trainer).knobs:
         assert " ".join(knob.source.split()) in text
     assert ("Traced: yes" in text) is find_trainer(trainer).traced
+
+
+def test_what_holds_on_some_numbers_of_cards_says_so() -> None:
+    text = " ".join(run("trainers", "torchtune").stdout.split())
+    assert "optimizer paged_adamw_8bit (on one card, full)" in text
+    assert "optimizer adamw (on several cards, full)" in text
+    assert "qlora (on several cards)" in " ".join(run("trainers", "litgpt").stdout.split())
 
 
 def test_an_unknown_trainer_is_one_line() -> None:
