@@ -154,16 +154,18 @@ def stack_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 ALLOCATOR, OLD_ALLOCATOR = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
-"""The environment variables that set PyTorch's allocator: from 2.9 on, and until then.
+"""The environment variables that set PyTorch's allocator: from 2.11 on, and until then.
 
-Source: PyTorch 2.9, c10/core/AllocatorConfig.cpp, which 2.8 does not have; later versions still read the old one.
+PyTorch 2.9 brought the new one; 2.9.1 ignores expandable segments in it, 2.11 does not, 2.10 was not tried. All read the
+old one, those from 2.9 on with a warning. Source: github.com/pytorch/pytorch/issues/183387,
+github.com/karpathy/autoresearch/pull/588; PyTorch 2.13, c10/cuda/CUDAAllocatorConfig.h.
 """
 
 
 def allocator_variable(names: tuple[str, ...]) -> str:
     """The environment variable that the allocator of a stack reads; torchtune 0.6.1 was made for PyTorch 2.6."""
     libraries = libraries_of(names)
-    return OLD_ALLOCATOR if libraries.torch < (2, 9) or libraries.code == "torchtune" else ALLOCATOR
+    return OLD_ALLOCATOR if libraries.torch < (2, 11) or libraries.code == "torchtune" else ALLOCATOR
 
 
 class Gaps(NamedTuple):

@@ -7,7 +7,15 @@ import itertools
 import pytest
 
 from advisor.errors import BadValue, InputError, UnknownName
-from advisor.libraries import MIRRORED, RELEASES, Libraries, libraries_of, read_stack_name, stack_names
+from advisor.libraries import (
+    MIRRORED,
+    RELEASES,
+    Libraries,
+    allocator_variable,
+    libraries_of,
+    read_stack_name,
+    stack_names,
+)
 from advisor.specs import Recipe
 
 
@@ -59,3 +67,17 @@ def test_a_library_is_named_once() -> None:
 def test_a_recipe_holds_no_other_names() -> None:
     with pytest.raises(InputError, match="unknown library"):
         Recipe(method="lora", stack=("numpy-1.2",))
+
+
+@pytest.mark.parametrize(
+    ("names", "variable"),
+    [
+        ((), "PYTORCH_ALLOC_CONF"),
+        (("torch-2.11",), "PYTORCH_ALLOC_CONF"),
+        (("torch-2.10",), "PYTORCH_CUDA_ALLOC_CONF"),
+        (("torch-2.9",), "PYTORCH_CUDA_ALLOC_CONF"),
+        (("torchtune-0.6",), "PYTORCH_CUDA_ALLOC_CONF"),
+    ],
+)
+def test_the_allocators_variable_is_one_that_the_version_reads(names: tuple[str, ...], variable: str) -> None:
+    assert allocator_variable(names) == variable
