@@ -156,8 +156,8 @@ def stack_names(names: Iterable[str]) -> tuple[str, ...]:
 ALLOCATOR, OLD_ALLOCATOR = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
 """The environment variables that set PyTorch's allocator: from 2.11 on, and until then.
 
-PyTorch 2.9 brought the new one; 2.9.1 ignores expandable segments in it, 2.11 does not, 2.10 was not tried. All read the
-old one, those from 2.9 on with a warning. Source: github.com/pytorch/pytorch/issues/183387,
+PyTorch 2.9 brought the new one; 2.9.1 ignores expandable segments in it, 2.11 does not, 2.10 was not tried. All read
+the old one, those from 2.9 on with a warning. Source: github.com/pytorch/pytorch/issues/183387,
 github.com/karpathy/autoresearch/pull/588; PyTorch 2.13, c10/cuda/CUDAAllocatorConfig.h.
 """
 
