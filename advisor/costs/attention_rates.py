@@ -44,6 +44,7 @@ FP32_OVER_PRODUCT = {
     **dict.fromkeys(("ampere", "ada", "blackwell"), (0.2, 0.15)),
     "ampere hbm": (1.2, 0.8),
     "hopper": (0.6, 0.4),
+    "hopper cut": (0.23, 0.16),
     "blackwell hbm": (1.1, 0.8),
 }
 """Fused attention in fp32 over an fp32 product, forward and backward, by class of card, where it is known.

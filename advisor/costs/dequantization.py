@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-BRANCHING_RATE = {**dict.fromkeys(("pascal", "volta", "ampere hbm", "hopper", "blackwell hbm"), 0.59), "turing": 0.66}
+BRANCHING_RATE = {
+    **dict.fromkeys(("pascal", "volta", "ampere hbm", "hopper", "hopper cut", "blackwell hbm"), 0.59),
+    "turing": 0.66,
+}
 """4 bits before 0.48, by class of card; 1 for all others.
 
 They took 1.36 to 2.07 times as long on a P100, an A100 and an H100, 1.25 to 1.8 times on a T4, and as long as today on

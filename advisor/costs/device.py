@@ -98,6 +98,7 @@ class _Generation(NamedTuple):
     kernel_us: float
     host: float | tuple[float, float]
     context_gib: tuple[float, float, float]
+    cudnn: tuple[float, float] = CUDNN_OVER_FLASH
 
 
 FORWARD_LAUNCH_S, BACKWARD_LAUNCH_S, HOOK_S = 10e-6, 6.5e-6, 4e-6
@@ -133,6 +134,9 @@ forward (most where peft's code runs), 4 to 6 us in autograd's engine, 3 to 5 us
 #            server. The host that comes with a card is as old as the card: single-thread ratings put an EPYC 7742 or
 #            Xeon of 2019 at 0.6 of that core, one of 2023 at 0.75, a desktop's Core i9-13900K at 1.2
 #            (cpubenchmark.net/single-thread). Our choice of hosts.
+# H20        matrix units cut to a seventh, all else a Hopper's, so nothing holds them back: 142 of 148 TFLOP/s
+#            (github.com/zzc0721/torch-performance-test-data/issues/77), FlashAttention 2 at 84 forward and cuDNN at 129
+#            (github.com/Dao-AILab/flash-attention/issues/1310); backward over forward as on an H100.
 # AMD        the best shapes reach 785 of 1307 TFLOP/s on an MI325X of 1000 W, 668 on an MI300X of 750 W, 1565 of 2517
 #            on an MI355X of 1400 W (the same page). All else about AMD's cards is our judgment.
 # context    the context alone is 256 MiB on an RTX 3090 (github.com/invoke-ai/InvokeAI/issues/9413), 426 MiB on an
@@ -152,6 +156,7 @@ _TABLE = {
     "ampere hbm": _G("A100 and A30", 0.84, 0.8, 0.92, (0.82, 0.70), 0.82, 22, 3.0, 1.6, (0.40, 0.48, 0.70)),
     "ada": _G("Ada", 0.90, 2.0, 0.82, _GDDR, 0.85, 90, 2.5, (0.85, 1.4), (0.38, 0.49, 0.71)),
     "hopper": _G("Hopper", 0.74, 0.6, 0.82, _FAST, 0.82, 14, 2.5, 1.3, (0.48, 0.62, 0.85)),
+    "hopper cut": _G("H20", 0.93, 0.0, 0.82, (0.61, 0.53), 0.82, 14, 2.5, 1.3, (0.48, 0.62, 0.85), (1.54, 1.54)),
     "blackwell": _G("Blackwell", 0.90, 2.0, 0.82, _GDDR, 0.86, 65, 2.5, (0.8, 1.1), (0.38, 0.58, 0.90)),
     "blackwell hbm": _G("B200 and GB200", 0.72, 0.4, 0.82, _FAST, 0.82, 16, 2.5, 1.1, (0.50, 0.75, 1.10)),
     "cdna2": _G("CDNA 2", 0.70, 0.0, 0.90, _AMD_HBM, 0.80, 5, 5.0, 1.9, _CDNA_CONTEXT),
@@ -182,18 +187,20 @@ _BY_CAPABILITY = {
 _AMD = frozenset({"cdna2", "cdna3", "cdna4", "rdna3", "rdna4"})
 _NAMES = frozenset(_BY_CAPABILITY.values()) | _AMD
 
-_FEW = frozenset({"blackwell", "blackwell hbm"})
+_FEW = frozenset({"hopper cut", "blackwell", "blackwell hbm"})
 _UNPUBLISHED = frozenset({"pascal", "turing", ""}) | _AMD
 """Classes for which we found few public figures, and hardly any."""
 
 _HBM_RATIO = 10
-"""The ratio of 16-bit matrix to fp32 operations from which an Ampere or Blackwell card is a data-center one."""
+"""The ratio of 16-bit matrix to fp32 operations from which an Ampere or Blackwell card is a data-center one, and a
+Hopper card has its matrix units whole."""
 
 
 def card_class(gpu: GpuSpec) -> str:
     """The row of the table that a card belongs to; '' when its generation is not known.
 
-    Cards with HBM do 15 and more matrix operations per fp32 operation, all others of their generation at most 8.
+    Cards with HBM do 14 and more matrix operations per fp32 operation, all others of their generation at most 8; so
+    does the H20, whose matrix units are cut.
     """
     generation = gpu.generation.lower()
     if generation not in _NAMES:
@@ -201,6 +208,8 @@ def card_class(gpu: GpuSpec) -> str:
     matrix = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
     ratio = matrix / gpu.fp32_flop_per_s if gpu.fp32_flop_per_s else 0.0
     hbm = ratio > _HBM_RATIO and generation in ("ampere", "blackwell")
+    if generation == "hopper" and 0 < ratio <= _HBM_RATIO:
+        return "hopper cut"
     return f"{generation} hbm" if hbm else generation
 
 
@@ -241,6 +250,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         vector_padding=(48.0, 48.0, 32.0),
         attention_forward=matrix * row.attention[0],
         attention_backward=matrix * row.attention[1],
+        cudnn_attention=row.cudnn,
         efficient_attention=EFFICIENT_BEFORE_FLASH if key in BEFORE_FLASH else EFFICIENT_OVER_FLASH,
         attention_fp32=FP32_OVER_PRODUCT.get(key, (1.0, 1.0)),
         attention_padding_flop_per_byte=(40.0, 160.0),  # the A5000's and H100's rows above, of 512 to 8,192 tokens

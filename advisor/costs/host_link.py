@@ -28,7 +28,7 @@ Sixteen lanes carry 15.75, 31.5 and 63.0 GB/s each way (PCI-SIG, base specificat
 _BUS = {3: PCIE3, 4: PCIE4, 5: PCIE5}
 _GENERATIONS = {
     **dict.fromkeys(("pascal", "volta", "turing", ""), 3),
-    **dict.fromkeys(("hopper", "blackwell", "blackwell hbm", "cdna3", "cdna4", "rdna4"), 5),
+    **dict.fromkeys(("hopper", "hopper cut", "blackwell", "blackwell hbm", "cdna3", "cdna4", "rdna4"), 5),
 }
 
 

@@ -29,6 +29,7 @@ def card(name: str) -> GpuSpec:
         ("NVIDIA L40S", "ada"),
         ("NVIDIA L4", "ada"),
         ("NVIDIA H100 80GB HBM3", "hopper"),
+        ("NVIDIA H20", "hopper cut"),
         ("NVIDIA GeForce RTX 5090", "blackwell"),
         ("NVIDIA B200", "blackwell hbm"),
         ("NVIDIA GB10", "blackwell"),
