@@ -174,14 +174,14 @@ class Frozen:
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
         """A copy with other values for some fields, checked like a new one: what is kept was checked before."""
         cls = type(self)
-        changes = _by_name(cls, update)
+        changes = update if update.__class__ is dict else _by_name(cls, update)
         checks, sure = cls._checks or _make_checks(cls), cls._sure
         for name, value in changes.items():
             if value.__class__ in sure.get(name, ()):
                 continue
             check = checks.get(name)
             if check is None or not check(value):
-                return cls(**self.__dict__ | changes)
+                return cls(**self.__dict__ | _by_name(cls, changes))
         made = cls.__new__(cls)
         made.__dict__.update(self.__dict__, **changes)
         if wrong := made._contradiction():

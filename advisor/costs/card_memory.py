@@ -7,7 +7,7 @@ from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory
 from advisor.costs.peaks import ALLOCATED_SPREAD
 from advisor.interval import Interval
-from advisor.specs import GpuSpec, MemoryEstimate, Placement, Recipe, Term
+from advisor.specs import GpuSpec, MemoryEstimate, Placement, Recipe, terms_of
 from advisor.terms import TermName
 
 NONE = Interval.exact(0)
@@ -60,7 +60,7 @@ def memory_estimate(
         device_bytes=reserved.plus(outside),
         peak_at=step.peak_at,
         host_bytes=step.host_bytes,
-        terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
+        terms=terms_of(terms),
     )
 
 
@@ -83,7 +83,7 @@ def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval
             "peak_reserved_bytes": reserved,
             "needed_bytes": needed,
             "device_bytes": reserved.plus(context),
-            "terms": tuple(Term(name=name, bytes=size) for name, size in sizes.items() if size),
+            "terms": terms_of(sizes),
         }
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from advisor.costs.device import DeviceProfile
 from advisor.costs.moments import Beginning, beginnings
 from advisor.interval import Interval
-from advisor.specs import MemoryEstimate, ModelSpec, Moment, MomentName, Recipe, Term
+from advisor.specs import MemoryEstimate, ModelSpec, Moment, MomentName, Recipe, terms_of
 from advisor.terms import TermName
 
 ALLOCATED_SPREAD = (0.02, 0.02)
@@ -65,5 +65,5 @@ def _beginning_estimate(one: Beginning, profile: DeviceProfile) -> MemoryEstimat
         needed_bytes=needed,
         device_bytes=needed,
         peak_at=one.what,
-        terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
+        terms=terms_of(terms),
     )

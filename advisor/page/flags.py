@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +13,7 @@ SWITCHES = {"on": True, "off": False}
 NOT_ASKED = ("data", "data_columns", "tokenizer", "skip_bad_lines")
 """Knobs about files of a machine, which a page has no access to."""
 MOST_FLAGS = 100
+_PLAIN = re.compile(r"[\w ,.:/+-]*")  # nothing that a shell reads otherwise
 
 
 def values_of(flags: object) -> dict[str, str | bool]:
@@ -41,7 +43,7 @@ def _switched(knob: Knob, text: str) -> bool:
 def texts_of(flags: Iterable[str]) -> dict[str, str]:
     """The flags of an answer, such as '--seq-len 512' and '--no-packing', as a page's texts by knob."""
     found: dict[str, str] = {}
-    words = [word for flag in flags for word in shlex.split(flag)]
+    words = [word for flag in flags for word in (flag.split() if _PLAIN.fullmatch(flag) else shlex.split(flag))]
     for place, word in enumerate(words):
         if not word.startswith("--"):
             continue

@@ -19,6 +19,7 @@ from advisor.specs.estimate import (
     MomentName,
     Term,
     TimeEstimate,
+    terms_of,
 )
 from advisor.specs.gpu import GpuSpec
 from advisor.specs.model import (
@@ -120,4 +121,5 @@ __all__ = [
     "Variant",
     "VisionSpec",
     "Workload",
+    "terms_of",
 ]

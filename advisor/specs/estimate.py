@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal
 
 from advisor.frozen import Frozen
@@ -16,6 +18,16 @@ class Term(Frozen):
 
     name: TermName
     bytes: int
+
+
+@lru_cache(maxsize=4096)
+def _term(name: TermName, size: int) -> Term:
+    return Term(name=name, bytes=size)
+
+
+def terms_of(sizes: Mapping[TermName, int]) -> tuple[Term, ...]:
+    """The terms of a peak with so many bytes by name, without those of none. Plans of an answer share most of them."""
+    return tuple(_term(name, size) for name, size in sizes.items() if size)
 
 
 MomentName = Literal["step", "evaluation", "loading", "preparation"]
