@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advisor.answer import Candidate, Change
-from advisor.rules.wording import DISPLAY
+from advisor.answer import Candidate, Change, Plan
+from advisor.rules.wording import DISPLAY, fits_text
 from advisor.specs import Recipe
 from advisor.units import format_count, format_gib, format_seconds
 
 if TYPE_CHECKING:
     from advisor.advice.check import Checked
 
-VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
-"""Whether a plan fits, in a column of that title."""
+_COLUMN = {"fits": "yes", "likely fits": "likely", "only just fits": "tight", "does not fit": "no"}
 BOUND_BY = {
     "compute": "matrix products",
     "memory": "memory traffic",
@@ -22,6 +21,11 @@ BOUND_BY = {
 }
 JUDGED = {"fits": "fits", "tight": "only just fits", "does_not_fit": "does not fit", "unknown": "unknown"}
 """A verdict within a sentence."""
+
+
+def fits_column(plan: Plan, memory_bytes: int) -> str:
+    """Whether a plan fits, in a column of that title: 'yes', 'likely', 'tight' or 'no'."""
+    return _COLUMN[fits_text(plan, memory_bytes)]
 
 
 def checked_line(checked: Checked) -> str:

@@ -176,7 +176,8 @@ def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...],
     if plan.time is not None and row.time is not None:
         time = plan.time.total_s.likely - row.time.total_s.likely
     effect = [signed_gib(memory), *([] if time is None else [signed_time(time)])]
-    effect += ["does not fit"] if plan.verdict == "does_not_fit" else ["tight"] if plan.verdict == "tight" else []
+    tight = plan.verdict == "tight" and plan.memory.needed_bytes.high > job.smallest_card.memory_bytes
+    effect += ["does not fit"] if plan.verdict == "does_not_fit" else ["tight"] if tight else []
     effect += [step.note] if step.note else []
     changed = flag(step.knob, step.value)
     rows = job.rows_flags[1:] if step.knob == "seq_len" else ()

@@ -61,7 +61,7 @@ def row_text(advice: Advice, row: Plan) -> str:
 
 def verdict_text(advice: Advice, row: Plan) -> str:
     """The verdict in words."""
-    return "does not fit" if row.verdict == "does_not_fit" else fits_text(row, advice.gpu.memory_bytes)
+    return fits_text(row, advice.gpu.memory_bytes)
 
 
 def gib(size: float) -> str:

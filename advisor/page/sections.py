@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from html import escape, unescape
 
-from advisor.advice.phrases import JUDGED, batch_text, price_text, value_text
+from advisor.advice.phrases import batch_text, price_text, value_text
 from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.charts import charts_of
@@ -15,11 +15,14 @@ from advisor.costs.attention import attention_text
 from advisor.page.flags import texts_of
 from advisor.page.markup import bullets, folded, grid, linked, paragraph, rule_button, section, setting
 from advisor.recipes import flags_of
-from advisor.rules.wording import DISPLAY, FORMULA
+from advisor.rules.wording import DISPLAY, FORMULA, fits_text
 from advisor.units import format_gib, format_seconds
 
 PARTS = ("verdict", "methods", "changes", "why", "pictures", "plans", "assumed")
 """The parts of an answer, in the order in which they stand."""
+
+
+_WITH_CHANGE = {"fits": "fits", "tight": "not sure to fit", "does_not_fit": "does not fit"}
 
 
 def state_of(advice: Advice) -> str:
@@ -74,20 +77,25 @@ def _origin(reason: Reason) -> str:
 def _methods(advice: Advice) -> str:
     """A row for each method: least, plan, verdict, batch, time, and how it compares."""
     chosen = advice.recommendation.method if advice.recommendation else None
-    rows = [_method_row(row) for row in advice.candidates]
+    rows = [_method_row(advice, row) for row in advice.candidates]
     marked = next((place for place, row in enumerate(advice.candidates) if row.method == chosen), -1)
     head = ("method", "needs at least", "this plan (low to high)", "verdict", "batch", "total time", "beside it")
     caption = f"GiB on {advice.gpu.label}, which has {format_gib(advice.gpu.memory_bytes)}; c: checkpointing"
     return grid(caption, head, rows, marked)
 
 
-def _method_row(row: Candidate) -> tuple[str, ...]:
+def _mark(plan: Plan, advice: Advice) -> str:
+    """Whether a plan fits, by word and by pattern."""
+    return f'<span class="mark {plan.verdict}">{fits_text(plan, advice.gpu.memory_bytes)}</span>'
+
+
+def _method_row(advice: Advice, row: Candidate) -> tuple[str, ...]:
     needed = row.memory.needed_bytes
     return (
         escape(DISPLAY[row.method]),
         format_gib(row.least.memory.needed_bytes.likely),
         f"{format_gib(needed.likely)} ({format_gib(needed.low)} to {format_gib(needed.high)})",
-        f'<span class="mark {row.verdict}">{JUDGED[row.verdict]}</span>',
+        _mark(row, advice),
         escape(batch_text(row.recipe).strip()),
         _span(row),
         escape(row.why),
@@ -127,7 +135,8 @@ def _change(change: Change, text: str = "") -> str:
     knobs = texts_of(change.flags)
     said = linked(text or change.text)
     if change.plan is not None:
-        said += f' <span class="mark {change.plan.verdict}">{JUDGED[change.plan.verdict]}</span>'
+        verdict = change.plan.verdict  # of a card that the change may have chosen
+        said += f' <span class="mark {verdict}">{_WITH_CHANGE[verdict]}</span>'
     return f"{said} {setting('Use this', knobs)}" if knobs else said
 
 
@@ -151,7 +160,7 @@ def _plans(advice: Advice) -> str:
         f"Plans of {DISPLAY[row.method]}: none takes less memory and less time than one of these",
         head,
         [
-            _plan_row(plan, plan.recipe == row.recipe, setting("Use this", texts_of(flags_of(plan.recipe))))
+            _plan_row(advice, plan, plan.recipe == row.recipe, setting("Use this", texts_of(flags_of(plan.recipe))))
             for plan in advice.frontier
         ],
         next((place for place, plan in enumerate(advice.frontier) if plan.recipe == row.recipe), -1),
@@ -159,7 +168,7 @@ def _plans(advice: Advice) -> str:
     spread = [
         (
             f"{one.gpus} x {escape(one.engine)}",
-            *_plan_row(one.plan, False, setting("Use this", _spread(one.gpus, one.engine))),
+            *_plan_row(advice, one.plan, False, setting("Use this", _spread(one.gpus, one.engine))),
         )
         for one in (*advice.engines, *advice.scaling)
     ]
@@ -171,13 +180,13 @@ def _spread(gpus: int, engine: str) -> dict[str, str]:
     return {"gpus": str(gpus), "sharding": engine} if gpus > 1 else {"gpus": "1", "sharding": ""}
 
 
-def _plan_row(plan: Plan, same: bool, button: str) -> tuple[str, ...]:
+def _plan_row(advice: Advice, plan: Plan, same: bool, button: str) -> tuple[str, ...]:
     needed, time = plan.memory.needed_bytes, plan.time
     return (
         escape(batch_text(plan.recipe).strip()),
         "expandable" if plan.recipe.expandable_segments else "fixed",
         f"{format_gib(needed.likely)} ({format_gib(needed.high)})",
-        f'<span class="mark {plan.verdict}">{JUDGED[plan.verdict]}</span>',
+        _mark(plan, advice),
         "-" if time is None else format_seconds(time.step_s.likely),
         "-" if time is None else format_seconds(time.total_s.likely),
         "this plan" if same else button,

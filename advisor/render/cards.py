@@ -7,7 +7,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from advisor.advice.phrases import VERDICTS, batch_text
+from advisor.advice.phrases import batch_text, fits_column
 from advisor.answer import Advice, Spread
 from advisor.render.console import heading, new_table, print_table, say
 from advisor.units import format_gib, format_seconds
@@ -18,22 +18,23 @@ def card_lines(advice: Advice) -> tuple[str, ...]:
     found = []
     others = [one for one in advice.engines if one.engine != advice.gpu.sharding]
     if others:
-        found.append(f"Other engines: {'; '.join(f'{one.engine} {_figures(one)}' for one in others)}.")
+        found.append(f"Other engines: {'; '.join(f'{one.engine} {_figures(advice, one)}' for one in others)}.")
     if advice.scaling:
         rows = "; ".join(
-            f"{one.gpus:,}{'' if one.gpus == 1 else f' by {one.engine}'} {_figures(one)}" for one in advice.scaling
+            f"{one.gpus:,}{'' if one.gpus == 1 else f' by {one.engine}'} {_figures(advice, one)}"
+            for one in advice.scaling
         )
         found.append(f"Cards: {rows}. {_ends(advice.scaling)}".rstrip())
     return tuple(found)
 
 
-def _figures(one: Spread) -> str:
+def _figures(advice: Advice, one: Spread) -> str:
     """'12.3 GiB, 30.1 min', '62.6 GiB, does not fit'."""
     needed = f"{format_gib(one.plan.memory.needed_bytes.likely)} GiB"
     if one.plan.verdict == "does_not_fit":
         return f"{needed}, does not fit"
     time = one.plan.time
-    fits = "" if one.plan.verdict == "fits" else ", tight"
+    fits = "" if one.plan.verdict == "fits" else f", {fits_column(one.plan, advice.gpu.memory_bytes)}"
     return needed + fits if time is None else f"{needed}{fits}, {format_seconds(time.total_s.likely)}"
 
 
@@ -73,7 +74,7 @@ def _cells(advice: Advice, one: Spread) -> tuple[str, ...]:
         one.engine,
         batch_text(one.plan.recipe),
         f"{format_gib(needed.likely)} ({format_gib(needed.high)})",
-        VERDICTS[one.plan.verdict],
+        fits_column(one.plan, advice.gpu.memory_bytes),
         format_seconds(time.total_s.likely) if timed and time else "-",
         f"{one.gpus * time.total_s.likely / 3600:,.2f}" if timed and time else "-",
     )

@@ -8,7 +8,7 @@ from typing import TextIO
 from rich.text import Text
 
 from advisor.advice.compare import Pair
-from advisor.advice.phrases import VERDICTS, batch_text, total_text
+from advisor.advice.phrases import batch_text, fits_column, total_text
 from advisor.answer import Candidate
 from advisor.render.console import console_for, new_table, print_table, say
 from advisor.units import format_gib
@@ -59,7 +59,7 @@ def _cells(pair: Pair, row: Candidate, priced: bool) -> tuple[str, ...]:
     cost = (f"{row.cost.likely:,.2f}" if row.cost is not None and fits else "-",) if priced else ()
     return (
         row.method,
-        VERDICTS[row.verdict],
+        fits_column(row, pair.advice.gpu.memory_bytes),
         batch_text(row.recipe),
         f"{format_gib(needed.likely)} ({format_gib(needed.high)})",
         total_text(row),

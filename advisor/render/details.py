@@ -8,7 +8,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from advisor.advice.phrases import BOUND_BY, VERDICTS, batch_text, price_text, value_text
+from advisor.advice.phrases import BOUND_BY, batch_text, fits_column, price_text, value_text
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.costs.attention import attention_text
 from advisor.knobs import idle_knobs
@@ -104,19 +104,19 @@ def _frontier(console: Console, advice: Advice, row: Candidate, file: TextIO) ->
     for name in ("batch", "segments", "GiB (at most)", "fits", "step", "total"):
         table.add_column(name, justify="left" if name in ("segments", "fits") else "right")
     for plan in plans:
-        table.add_row(*_frontier_cells(plan, plan.recipe == row.recipe))
+        table.add_row(*_frontier_cells(advice, plan, plan.recipe == row.recipe))
     print_table(file, table)
     say(console, "* the plan above; segments: of PyTorch's allocator (--expandable-segments).", style="dim")
 
 
-def _frontier_cells(plan: Plan, chosen: bool) -> tuple[str, ...]:
+def _frontier_cells(advice: Advice, plan: Plan, chosen: bool) -> tuple[str, ...]:
     needed, time = plan.memory.needed_bytes, plan.time
     return (
         "*" if chosen else "",
         batch_text(plan.recipe),
         "expandable" if plan.recipe.expandable_segments else "fixed",
         f"{format_gib(needed.likely)} ({format_gib(needed.high)})",
-        VERDICTS[plan.verdict],
+        fits_column(plan, advice.gpu.memory_bytes),
         "-" if time is None else format_seconds(time.step_s.likely),
         "-" if time is None else format_seconds(time.total_s.likely),
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from advisor.advice.phrases import VERDICTS, batch_text, total_text
+from advisor.advice.phrases import batch_text, fits_column, total_text
 from advisor.answer import Advice, Candidate
 from advisor.render.console import new_table
 from advisor.rules.wording import signed_gib
@@ -80,7 +80,7 @@ def _columns(advice: Advice) -> list[Column]:
         Column("\nmethod", tuple(_name(advice, row) for row in rows)),
         Column("least\nGiB", least, True, rank=2),
         Column("plan GiB\n(at most)", tuple(f"{format_gib(n.likely)} ({format_gib(n.high)})" for n in needed), True),
-        Column("\nfits", tuple(VERDICTS[row.verdict] for row in rows)),
+        Column("\nfits", tuple(fits_column(row, advice.gpu.memory_bytes) for row in rows)),
         Column("\nbatch", tuple(batch_text(row.recipe) for row in rows), True, rank=3),
         Column("\ntotal", tuple(total_text(row) for row in rows), True),
     ]

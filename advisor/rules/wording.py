@@ -60,9 +60,9 @@ def machine_text(row: Plan) -> str:
 
 
 def fits_text(row: Plan, memory_bytes: int) -> str:
-    """'fits', 'only just fits', or 'likely fits' where there is room but something of the step is not known."""
-    if row.verdict == "fits":
-        return "fits"
+    """'fits', 'does not fit', 'only just fits', or 'likely fits' where there is room but not all is known."""
+    if row.verdict != "tight":
+        return "fits" if row.verdict == "fits" else "does not fit"
     return "likely fits" if row.memory.needed_bytes.high <= memory_bytes else "only just fits"
 
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advisor import advise
+from advisor.advice.phrases import fits_column
 from advisor.render.table import ASCII, bar, candidate_table
 from tests.render.test_answer import ask
 
@@ -54,3 +56,11 @@ def test_columns_go_before_numbers_do() -> None:
 def test_a_plan_that_fills_the_card_does_not_pass_its_line() -> None:
     for width in range(10, 25):
         assert bar(1.0, 1.0, 146.8939495553899, 146.8939495553899, width, ASCII).partition("|")[2].strip() == ""
+
+
+def test_a_plan_with_room_of_which_not_all_is_known_is_likely() -> None:
+    advice = advise("tinyllama-1.1b", "rtx4090", 300, gpus=2, trainer="torchtune", method="lora")
+    row = advice.candidate("lora")
+    assert (row.verdict, bool(row.evidence.unknown)) == ("tight", True)
+    assert fits_column(row, advice.gpu.memory_bytes) == "likely"
+    assert fits_column(row, round(row.memory.needed_bytes.likely)) == "tight"
