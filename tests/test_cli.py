@@ -18,6 +18,7 @@ from advisor.answer import Advice
 from advisor.cli import cli
 from advisor.knobs import BY_NAME, KNOBS, Knob, range_of
 from advisor.rules import RULES
+from tests.every import times
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ("--model", "llama-8b", "--gpu", "24GB", "--examples", "3000")
@@ -301,7 +302,7 @@ ENDS = st.sampled_from([[], ["--json"], ["--explain"]])
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=times(20))
 @given(st.data())
 def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) -> None:
     arguments = [*JOB]
@@ -311,7 +312,7 @@ def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=30)
+@settings(max_examples=times(15))
 @given(st.data())
 def test_anything_typed_ends_in_a_documented_exit(data: st.DataObject) -> None:
     arguments = [*JOB]

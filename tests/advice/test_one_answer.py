@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from advisor import AdvisorError, Estimate, advise, estimate, find_gpus
 from advisor.answer import Advice, Candidate
 from advisor.specs import METHODS, GpuSpec
+from tests.every import times
 
 MODELS = ("smollm2-135m", "pythia-70m", "llama-3.2-1b", "gemma-2-2b", "qwen2.5-7b", "olmoe-1b-7b")
 CARDS = ("rtx4090", "a100-40gb", "h100-sxm", "t4", "rtx3060")
@@ -62,7 +63,7 @@ def estimated(answer: Advice, row: Candidate, card: GpuSpec) -> Estimate:
     return estimate(answer.model, row.recipe, answer.workload, card, row.placement)
 
 
-@settings(max_examples=25)
+@settings(max_examples=times(12))
 @given(card=st.sampled_from(CARDS), question=questions)
 def test_rows_for_a_card_are_what_estimate_says(card: str, question: dict[str, Any]) -> None:
     answer = answered(card, question)
@@ -77,7 +78,7 @@ def test_rows_for_a_card_are_what_estimate_says(card: str, question: dict[str, A
         assert row.time == found.time
 
 
-@settings(max_examples=15)
+@settings(max_examples=times(8))
 @given(size=st.sampled_from(SIZES), question=questions)
 def test_rows_for_a_size_span_what_estimate_says_of_its_cards(size: str, question: dict[str, Any]) -> None:
     answer = answered(size, question)
@@ -97,6 +98,7 @@ def test_rows_for_a_size_span_what_estimate_says_of_its_cards(size: str, questio
         assert slowest.high <= total.high <= max(time.high for time in times.values())
 
 
+@settings(max_examples=times(30))
 @given(question=questions)
 def test_a_batch_is_shared_out_over_the_cards(question: dict[str, Any]) -> None:
     answer = answered("rtx4090", question | {"model": "pythia-70m"})

@@ -13,6 +13,7 @@ from advisor.advice.prices import MOST_PLANS
 from advisor.answer import Advice, Change
 from advisor.recipes import flags_of
 from tests.advice.reruns import asked, check_true, flags_for
+from tests.every import times
 
 questions = st.fixed_dictionaries(
     {
@@ -41,7 +42,7 @@ def answered(question: dict[str, Any]) -> Advice:
         reject()
 
 
-@settings(max_examples=10)
+@settings(max_examples=times(6))
 @given(question=questions)
 def test_a_price_is_what_the_changed_question_gets(question: dict[str, Any]) -> None:
     answer = answered(question)
@@ -57,7 +58,7 @@ def test_a_price_is_what_the_changed_question_gets(question: dict[str, Any]) -> 
         assert len(change.knobs) == 1
 
 
-@settings(max_examples=10)
+@settings(max_examples=times(6))
 @given(question=questions)
 def test_a_plan_of_the_frontier_is_what_its_flags_get(question: dict[str, Any]) -> None:
     answer = answered(question)
@@ -74,7 +75,7 @@ def test_a_plan_of_the_frontier_is_what_its_flags_get(question: dict[str, Any]) 
         assert (again.recipe, again.memory, again.time) == (plan.recipe, plan.memory, plan.time)
 
 
-@settings(max_examples=10)
+@settings(max_examples=times(6))
 @given(question=questions)
 def test_no_plan_of_the_frontier_beats_another(question: dict[str, Any]) -> None:
     plans = answered(question).frontier

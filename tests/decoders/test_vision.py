@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from tests.decoders.seeing import CONFIGS, check
+from tests.every import in_turn
 
 CASES = [
     ("full", False, True),
@@ -20,10 +21,13 @@ CASES = [
 
 LIKE_OTHERS = ("idefics3", "llava_next")
 """Models whose code is that of others, but for what a case of their own shows."""
+NAMES = [name for name in CONFIGS if name not in LIKE_OTHERS]
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in LIKE_OTHERS])
-@pytest.mark.parametrize(("method", "checkpointing", "autocast"), CASES)
+@pytest.mark.parametrize(
+    ("name", "method", "checkpointing", "autocast"),
+    [(name, *case) for index, name in enumerate(NAMES) for case in in_turn(CASES, 2, index)],
+)
 def test_the_step_on_images(name: str, method: str, checkpointing: bool, autocast: bool) -> None:
     check(name, method, gradient_checkpointing=checkpointing, autocast=autocast)
 
@@ -89,7 +93,13 @@ def test_fake_tensors_show_the_same(name: str, method: str) -> None:
     check(name, method, fake=True)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in LIKE_OTHERS])
-@pytest.mark.parametrize(("method", "checkpointing"), [("full", True), ("lora", False), ("qlora", True)])
+@pytest.mark.parametrize(
+    ("name", "method", "checkpointing"),
+    [
+        (name, *case)
+        for index, name in enumerate(NAMES)
+        for case in in_turn((("full", True), ("lora", False), ("qlora", True)), 3, index)
+    ],
+)
 def test_rows_of_text(name: str, method: str, checkpointing: bool) -> None:
     check(name, method, images=0, gradient_checkpointing=checkpointing)
