@@ -265,7 +265,7 @@ function told(message) {
   } else if (message.kind === "reading") {
     element("dropped").replaceChildren(paragraph(`Read ${Math.round((100 * message.done) / (message.all || 1))} % ...`));
   } else if (message.kind === "ready") {
-    performance.mark("ready", { detail: message.kept ? "from kept memory" : "anew" });
+    performance.mark("ready", { detail: message.begun });
     element("engine").hidden = true;
     document.body.classList.add("live");
     if (!message.again) ask();

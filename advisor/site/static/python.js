@@ -23,9 +23,12 @@ gc.freeze()
 export async function startPython(loadPyodide, options, files, { memory = null, kept = false } = {}) {
   const how = memory ? { _loadSnapshot: memory } : { _makeSnapshot: kept };
   const python = await loadPyodide({ ...options, ...how, lockFileContents: LOCK });
+  const size = () => python._module.HEAP8.length;
+  const first = size();
   addFiles(python, await files);
   if (!memory) python.runPython(START);
-  const taken = kept && !memory ? python.makeMemorySnapshot() : null; // before Python holds anything of the page's
+  const fits = size() === first; // a start has no more memory than it begins with
+  const taken = kept && !memory && fits ? python.makeMemorySnapshot() : null; // before Python holds anything of the page's
   return { python, memory: taken, ask: python.globals.get("ask"), tidy: () => python.runPython("gc.collect()") };
 }
 

@@ -88,18 +88,18 @@ async function start() {
   const memory = await kept.read();
   if (memory) {
     try {
-      return await startPython(loadPyodide, options, files, { memory });
+      return { ...(await startPython(loadPyodide, options, files, { memory })), begun: "from kept memory" };
     } catch {
       await kept.drop();
     }
   }
-  return startPython(loadPyodide, options, files, { kept: true });
+  return { ...(await startPython(loadPyodide, options, files, { kept: true })), begun: "anew" };
 }
 
 try {
   engine = await start();
   engine.python.pyimport("advisor.page.dropped").progress = (done, all) => self.postMessage({ kind: "reading", done, all });
-  self.postMessage({ kind: "ready", kept: !engine.memory });
+  self.postMessage({ kind: "ready", begun: engine.begun });
 } catch (error) {
   self.postMessage({ kind: "failed", why: lastLine(error) });
 }
