@@ -34,7 +34,7 @@ CAPABILITIES = {
     "Ampere": {"8.0", "8.6", "8.7"},
     "Ada": {"8.9"},
     "Hopper": {"9.0"},
-    "Blackwell": {"10.0", "11.0", "12.0", "12.1"},
+    "Blackwell": {"10.0", "10.3", "11.0", "12.0", "12.1"},
     "CDNA2": {""},
     "CDNA3": {""},
     "CDNA4": {""},
@@ -302,7 +302,7 @@ def test_bigger_cards_come_smallest_first() -> None:
     need = 40 * GIB
     found = cards_with_at_least(need)
     assert found[0].name == "NVIDIA A100-PCIE-40GB"
-    assert found[-1].name == "NVIDIA GB200"
+    assert found[-1].name == "NVIDIA B300 SXM6 AC"
     ordinary = [card for card in all_gpus() if not card.rocm and not card.unified_memory]
     assert [c.memory_bytes for c in found] == sorted(c.memory_bytes for c in ordinary if c.memory_bytes >= need)
     assert cards_with_at_least(2**49) == ()
