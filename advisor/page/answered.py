@@ -15,7 +15,7 @@ from advisor.export import TARGETS
 from advisor.page.flags import command_of
 from advisor.page.markup import bullets, linked
 from advisor.page.names import Names
-from advisor.page.sections import sections_of, state_of
+from advisor.page.sections import first_sections, sections_below, state_of
 from advisor.page.sheet import hints_of
 from advisor.page.trust import published, trust_html
 from advisor.specs import ModelSpec
@@ -30,20 +30,33 @@ OWN_MODEL = "config.json"
 def advised(values: Values, config: str = "", whole: bool = True) -> dict[str, Any]:
     """What a page shows of the answer; `config` is the text of a config.json that is asked for in a model's place.
 
-    Without `whole` it comes without the bytes of `advise --json`, which a page needs only to save them.
+    Without `whole` it comes without what `below` has, which a page asks for next, and without the bytes of
+    `advise --json`, which it needs only to save them.
 
     Raises AdvisorError, as `advise` does, and InputError where the question names no model or card.
     """
     advice = answer_of(values, config)
-    return {
-        "json": advice.model_dump_json(indent=2) if whole else "",
+    parts = first_sections(advice)
+    first = {
         "verdict": verdict_line(advice),
         "state": state_of(advice),
-        "parts": sections_of(advice),
-        "hints": hints_of(advice),
+        "parts": parts,
         "command": command_of(_with_own(values, config)),
         "targets": list(TARGETS),
     }
+    if not whole:
+        return first
+    rest = _rest(advice)
+    return {**first, **rest, "parts": {**parts, **rest["parts"]}, "json": advice.model_dump_json(indent=2)}
+
+
+def below(values: Values, config: str) -> dict[str, Any]:
+    """The parts of an answer that stand below what is seen first, and what each knob is. Raises as `advised`."""
+    return _rest(answer_of(values, config))
+
+
+def _rest(advice: Advice) -> dict[str, Any]:
+    return {"parts": sections_below(advice), "hints": hints_of(advice)}
 
 
 def answer_of(values: Values, config: str = "") -> Advice:

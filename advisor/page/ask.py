@@ -16,7 +16,7 @@ from typing import Any
 
 from advisor.errors import AdvisorError, BadValue, UnknownName
 from advisor.knobs import BY_NAME, read_value
-from advisor.page.answered import advised, explained, trusted, written
+from advisor.page.answered import advised, below, explained, trusted, written
 from advisor.page.dropped import counted
 from advisor.page.flags import values_of
 from advisor.page.names import Names, offered_cards, offered_models
@@ -71,6 +71,10 @@ def _advise(asked: Asked) -> dict[str, Any]:
     return advised(values_of(asked.get("flags", {})), _text(asked, "config"), asked.get("whole") is not False)
 
 
+def _below(asked: Asked) -> dict[str, Any]:
+    return below(values_of(asked.get("flags", {})), _text(asked, "config"))
+
+
 def _file(asked: Asked) -> dict[str, Any]:
     return written(values_of(asked.get("flags", {})), _text(asked, "config"), _text(asked, "target"))
 
@@ -95,6 +99,7 @@ def _explain(asked: Asked) -> dict[str, Any]:
 
 KINDS: dict[str, Callable[[Asked], dict[str, Any]]] = {
     "advise": _advise,
+    "below": _below,
     "file": _file,
     "trust": _trust,
     "check": _check,

@@ -10,7 +10,7 @@ from html import escape, unescape
 from advisor.advice.phrases import batch_text, price_text, value_text
 from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
-from advisor.charts import charts_of
+from advisor.charts.answer import charts_of_methods, charts_of_plan
 from advisor.costs.attention import attention_text
 from advisor.page.flags import texts_of
 from advisor.page.markup import bullets, folded, grid, linked, paragraph, rule_button, section, setting
@@ -18,8 +18,10 @@ from advisor.recipes import flags_of
 from advisor.rules.wording import DISPLAY, FORMULA, fits_text
 from advisor.units import format_gib, format_seconds
 
-PARTS = ("verdict", "methods", "changes", "why", "pictures", "plans", "assumed")
-"""The parts of an answer, in the order in which they stand."""
+FIRST = ("verdict", "methods", "changes", "why")
+BELOW = ("pictures", "plans", "assumed")
+PARTS = (*FIRST, *BELOW)
+"""The parts of an answer, in the order in which they stand: what one sees first, and what follows while one reads."""
 
 
 _WITH_CHANGE = {"fits": "fits", "tight": "not sure to fit", "does_not_fit": "does not fit"}
@@ -31,23 +33,26 @@ def state_of(advice: Advice) -> str:
     return "does_not_fit" if chosen is None else advice.candidate(chosen.method).verdict
 
 
-def sections_of(advice: Advice) -> dict[str, str]:
-    """The HTML of each of PARTS; '' for one that has nothing to say."""
-    charts = {chart.name: _settable(chart.html()) for chart in charts_of(advice, buttons=True)}
-    first = "".join(charts.pop(name, "") for name in ("memory", "time"))
-    state = state_of(advice)
-    verdict = f'<p class="verdict {state}">{escape(verdict_line(advice))}</p>'
+def first_sections(advice: Advice) -> dict[str, str]:
+    """The HTML of each of FIRST; '' for one that has nothing to say."""
+    charts = "".join(_settable(chart.html()) for chart in charts_of_methods(advice))
     title = "What each method needs and how long it takes"
-    parts = {
-        "verdict": verdict,
-        "methods": section("methods-part", title, f'<div class="charts">{first}</div>', _methods(advice)),
+    return {
+        "verdict": f'<p class="verdict {state_of(advice)}">{escape(verdict_line(advice))}</p>',
+        "methods": section("methods-part", title, f'<div class="charts">{charts}</div>', _methods(advice)),
         "changes": _changes(advice),
         "why": _why(advice),
-        "pictures": section("step-part", "The step, and plans beside this one", _charts(charts.values())),
+    }
+
+
+def sections_below(advice: Advice) -> dict[str, str]:
+    """The HTML of each of BELOW; '' for one that has nothing to say."""
+    charts = [_settable(chart.html()) for chart in charts_of_plan(advice, buttons=True)]
+    return {
+        "pictures": section("step-part", "The step, and plans beside this one", _charts(charts)),
         "plans": _plans(advice),
         "assumed": _assumed(advice),
     }
-    return {name: parts[name] for name in PARTS}
 
 
 def _settable(picture: str) -> str:

@@ -63,6 +63,14 @@ def test_the_answer_is_what_the_command_line_prints(answer: dict[str, Any]) -> N
     assert done.stdout.decode() == answer["json"] + "\n"
 
 
+def test_what_is_seen_first_and_what_is_below_make_the_whole(answer: dict[str, Any]) -> None:
+    first, rest = asked("advise", flags=USUAL, whole=False), asked("below", flags=USUAL)
+    assert (*first["parts"], *rest["parts"]) == PARTS
+    assert {**first["parts"], **rest["parts"]} == answer["parts"]
+    assert rest["hints"] == answer["hints"]
+    assert "json" not in first
+
+
 def test_every_part_has_something_to_say(answer: dict[str, Any]) -> None:
     assert answer["ok"]
     assert tuple(answer["parts"]) == PARTS

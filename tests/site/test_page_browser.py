@@ -72,6 +72,7 @@ def answered(page: Page, text: str, exact: bool = False) -> None:
     pattern = re.compile(f"^{re.escape(text)}$") if exact else re.compile(re.escape(text))
     expect(page.locator("#command")).to_have_text(pattern, timeout=60_000)
     expect(page.locator("body")).not_to_have_class(re.compile("stale"), timeout=60_000)
+    expect(page.locator("#answer")).not_to_have_attribute("aria-busy", "true", timeout=60_000)
 
 
 def violations(page: Page) -> list[str]:

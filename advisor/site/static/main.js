@@ -8,9 +8,10 @@ import { button, copyText, download, element, fileShown, nextTask, paragraph, pu
 
 const TYPING_MS = 150; // from the last letter to the question
 const PAUSE_MS = 1000; // from the last letter until what is wrong is said
-const SETTLED_MS = 300; // from an answer to what stands below it
+const SETTLED_MS = 300; // from an answer to the published rows beside it
 const TASK_MS = 20; // of putting an answer's parts, after which keys are heard
-const PARTS = ["verdict", "methods", "changes", "why", "pictures", "plans", "assumed"];
+const FIRST = ["verdict", "methods", "changes", "why"];
+const BELOW = ["pictures", "plans", "assumed"]; // what follows while one reads
 
 const form = element("question");
 const inputs = new Map([...form.elements].filter((one) => one.name).map((one) => [one.name, one]));
@@ -53,39 +54,50 @@ function changed(wait = 0) {
 
 async function ask() {
   const flags = flagsOf();
-  const asked = engine?.ready && engine.ask({ kind: "advise", whole: false, flags, config: own?.text ?? "" });
+  const question = { flags, config: own?.text ?? "" };
+  const asked = engine?.ready && engine.ask({ kind: "advise", whole: false, ...question });
   history.replaceState(null, "", same(flags, usual) && !own ? location.pathname + location.search : addressOf(flags));
   showSet(flags);
   if (!asked) return void document.body.classList.toggle("stale", !same(flags, usual));
   element("answer").setAttribute("aria-busy", "true");
   const found = await asked;
   if (found === undefined) return;
-  element("answer").removeAttribute("aria-busy");
   clearWrong();
-  if (found.ok) await showAnswer(found);
-  else refused(found);
+  if (found.ok) await showAnswer(found, question);
+  else {
+    element("answer").removeAttribute("aria-busy");
+    refused(found);
+  }
 }
 
 function same(some, others) {
   return JSON.stringify(Object.entries(some).sort()) === JSON.stringify(Object.entries(others).sort());
 }
 
-async function showAnswer(found) {
+async function showAnswer(found, question) {
   document.body.classList.remove("stale");
   performance.mark("answered");
+  await putAll(FIRST, found.parts);
+  element("command").textContent = found.command;
+  const rest = await engine.ask({ kind: "below", ...question });
+  if (!rest?.ok) return; // a newer answer is under way
+  await putAll(BELOW, rest.parts);
+  showHints(rest.hints);
+  element("answer").removeAttribute("aria-busy");
+  later("trust", SETTLED_MS, askTrust);
+}
+
+async function putAll(names, parts) {
   let since = performance.now();
-  for (const part of PARTS) {
-    put(part, found.parts[part]);
+  for (const name of names) {
+    put(name, parts[name]);
     if (performance.now() - since < TASK_MS) continue;
     await nextTask();
     since = performance.now();
   }
-  element("command").textContent = found.command;
-  showHints(found.hints);
-  later("below", SETTLED_MS, askBelow);
 }
 
-async function askBelow() {
+async function askTrust() {
   const question = { flags: flagsOf(), config: own?.text ?? "" };
   const trust = await engine.ask({ kind: "trust", ...question });
   if (trust?.ok && trust.html) put("published", trust.html);
