@@ -53,6 +53,7 @@ class Architecture(NamedTuple):
     # Added to the scores that experts are picked by: in fp32, or in the base's dtype.
     balancing_bias: Literal["none", "buffer", "base_buffer", "parameter", "base_parameter"] = "none"
     balances_experts: bool = False  # it can return a second loss, on the logits of its routers
+    names_no_experts: bool = False  # its config has no num_experts, which TRL's code of that loss reads
     experts_beside_mlp: bool = False  # with three more norms, and learned scales of the router
     layer_scalar: bool = False  # a buffer of one number that each layer's output is multiplied by
     causal_mask_buffer: bool = False  # of all positions by all positions

@@ -19,6 +19,7 @@ from advisor.architectures import architecture_of
 from advisor.architectures.classifiers import classifier_of
 from advisor.architectures.towers import TOWERS
 from advisor.catalog.families import find_family
+from advisor.catalog.families.experts import balance
 from advisor.catalog.fields import Fields
 from advisor.errors import BadConfig, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture, shown
 from advisor.files.guarded import decoded, read_bytes
@@ -189,6 +190,7 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
     try:
         structure = family(fields)
+        structure |= balance(fields, model_type, structure)
     except BadValue as error:  # of a part that the family itself makes, which does not know the file
         raise BadConfig(f"{origin}: {error}") from None
     if fields.config.get(TEXT_PART) in EXPERTS_ALONE:

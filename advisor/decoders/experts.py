@@ -6,7 +6,7 @@ before that only to check their shape.
 
 Sources: transformers 5.23, integrations/moe.py (`grouped_mm_experts_forward`) and the routers of
 models/*/modeling_*.py; peft 0.21, tuners/lora/layer.py (`ParamWrapper`, `_LoraFactorsProxy`).
-Ignores: noise on the router's input and the loss that balances experts, both off by default.
+Ignores: noise on the router's input, which is off by default.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.dequantized import from_4_bits
-from advisor.decoders.gpt_oss import best, grouped_product, note_sorting, picked_rows, summed
+from advisor.decoders.gpt_oss import best, collected, grouped_product, note_sorting, picked_rows, summed
 from advisor.decoders.linear import Linear, autocast_operand, product
 from advisor.decoders.mlp import activation
 from advisor.libraries import libraries_of
@@ -35,13 +35,22 @@ ExpertsCode = Callable[[Tape, Tensor, Tensor, ModelSpec, int, Callable[[str], Te
 class Experts:
     """The weights of one layer: router (E, H), gate_up (E, 2 I, H) and down (E, H, I), each with its adapter if any."""
 
-    __slots__ = ("adapters", "code", "decodes", "nested", "top_k", "transformers", "weights")
+    __slots__ = ("adapters", "code", "decodes", "logits", "nested", "top_k", "transformers", "weights")
 
     def __init__(
-        self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor], code: ExpertsCode | None = None
+        self,
+        m: ModelSpec,
+        recipe: Recipe,
+        rank: int,
+        weights: dict[str, Tensor],
+        code: ExpertsCode | None = None,
+        logits: list[Tensor] | None = None,
     ) -> None:
-        """`weights` by the names of `own_parameters`; `code`: what the training stack runs in place of `mixed`."""
-        self.code = code
+        """`weights` by the names of `own_parameters`; `code`: what the training stack runs in place of `mixed`.
+
+        `logits`: where those of the router are collected, if they are.
+        """
+        self.code, self.logits = code, logits
         self.top_k = m.experts_per_token
         self.transformers = libraries_of(recipe.stack).transformers
         self.weights = weights
@@ -111,9 +120,10 @@ def routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor
     t.label("router")
     logits = product(t, x, adapted_router(t, w))
     if m.router == "best_softmax":
-        logits = cast(t, logits, "float32")
+        logits = collected(t, cast(t, logits, "float32"), w.logits)
         top, indices = best(t, logits, w.top_k)
         return logits, cast(t, softmax(t, top, top.dtype), x.dtype), indices
+    collected(t, logits, w.logits)
     probabilities = softmax(t, logits if m.router == "softmax" else cast(t, logits, "float32"), "float32")
     scores, indices = best(t, probabilities, w.top_k)
     if m.router_normalized:

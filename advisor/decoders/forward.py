@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.decoders.adapters import linear
+from advisor.decoders.balancing import unrun, with_balance
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.encoder import HeadTransform, Tables, encoder_embedding
 from advisor.decoders.ends import embed
@@ -87,6 +88,7 @@ class Forward:
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []  # what the step keeps until after backward
+        self.waiting: list[Tensor] = []  # gradients of layers that are not run
         self.returned: list[Tensor] = []  # what the model's outputs hold until the loss is taken of them
         self.calls: dict[Call, None] = {}
         self.one_tile, self.padded, self.packed, self.card, self.chunks = one_tile, padded, packed, card, chunks
@@ -98,13 +100,28 @@ class Forward:
         t.label("embedding")
         t.offloader = self.stack.offloader(self.recipe) if t.grad_enabled else None
         table, head = ends.table, ends.head
+        balances = self.stack.balances(m, self.recipe)
         if table is head.weight:
             table = head.weight = shared_weight(t, table)
         # no name for the hidden states here: a stack's loss may let go of them
         about = (head, self.one_tile, self.held, ends.transform)
-        loss = self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), *about))
+        given = [LossInputs(m, self.recipe, self._decode(table, ends), *about)]
+        loss = self.stack.loss(t, given[0] if balances else given.pop())
+        if balances:
+            loss = self._balanced(loss)
         self.returned.clear()
         return loss
+
+    def _balanced(self, loss: Tensor) -> Tensor:
+        """The loss with that of all layers' routers: of those that are not run, one like theirs."""
+        routed = [
+            one
+            for w, (_, copies) in zip(self.layers, self.plan, strict=True)
+            for logits in w.collected
+            for one in (logits, *(unrun(self.t, logits, self.waiting) for _ in range(copies - 1)))
+        ]
+        mask = Tensor((BATCH, LENGTH), "int64") if self.padded and not self.packed else None
+        return with_balance(self.t, loss, routed, self.m.experts_per_token, mask) if routed else loss
 
     def _decode(self, table: Tensor, ends: Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""

@@ -46,6 +46,8 @@ class OssExperts(NamedTuple):
     down: Tensor
     down_bias: Tensor
     top_k: int
+    logits: list[Tensor] | None = None
+    """Of the router, where they are collected."""
     decodes: bool = False
     """The two stacks are in 4 bits, and made in 16 for each product."""
     nested: bool | None = None
@@ -63,9 +65,19 @@ def oss_feed_forward(t: Tape, x: Tensor, w: OssExperts) -> Tensor:
 def _routed(t: Tape, x: Tensor, w: OssExperts) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (T, E) of x (T, H), and scores and indices (T, K) of the best experts."""
     t.label("router")
-    logits = product(t, x, w.router, w.router_bias)
+    logits = collected(t, product(t, x, w.router, w.router_bias), w.logits)
     top, indices = best(t, logits, w.top_k)
     return logits, softmax(t, top, top.dtype), indices
+
+
+def collected(t: Tape, logits: Tensor, into: list[Tensor] | None) -> Tensor:
+    """A router's logits, kept as a hook on it keeps them, if any: a layer that runs again in backward adds none.
+
+    Source: transformers 5.23, utils/output_capturing.py, output_capturing_hook.
+    """
+    if into is not None and not (t.replaying or t.rerunning):
+        into.append(logits)
+    return logits
 
 
 def best(t: Tape, x: Tensor, count: int, known: Tensor | None = None) -> tuple[Tensor, Tensor]:

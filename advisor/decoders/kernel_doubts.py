@@ -1,8 +1,7 @@
-"""What kernels of packages would be handed and cannot take, and what a trainer adds: an answer then knows less."""
+"""What kernels of packages would be handed and cannot take: an answer then knows less."""
 
 from __future__ import annotations
 
-from advisor.architectures import architecture_of
 from advisor.parameters.storage import other_dtype
 from advisor.parameters.token_mixers import STATE_SPACES, one_function
 from advisor.specs import ModelSpec, Recipe
@@ -29,15 +28,3 @@ def kernel_doubt(m: ModelSpec, recipe: Recipe) -> str:
         return _PACKED_WEIGHT
     normed = m.recurrence is not None and m.recurrence.step_norms == "learned"
     return _MIXED_DTYPES if normed and recipe.autocast and other_dtype(recipe) == "float32" else ""
-
-
-def balancing_doubt(m: ModelSpec, recipe: Recipe) -> str:
-    """What is not known of a chunked loss of transformers' own step, which TRL's trainer is; '' if nothing is.
-
-    Source: trl 1.16.0, trainer/sft_trainer.py, SFTTrainer.__init__ and compute_loss: aux_loss_enabled where the
-    model's code can return the loss that balances its experts and its config gives that a weight, as all do.
-    """
-    if recipe.loss != "chunked" or recipe.kernels or not m.num_experts:
-        return ""
-    added = architecture_of(m.architecture).balances_experts
-    return "the loss that balances a mixture's experts, which TRL adds to its own" if added else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from advisor.decoders.experts import Experts, mixed
+from advisor.decoders.gpt_oss import collected
 from advisor.decoders.linear import Linear, product
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Node, Tensor
@@ -24,7 +25,7 @@ def phi_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapp
     if m.router_jitter:
         rows = _jittered(t, rows, seen_through_view=True)
     t.label("router")
-    _logits = product(t, rows, w.weights["router"])
+    _logits = collected(t, product(t, rows, w.weights["router"]), w.logits)
     scores, _indices = _mixed_sparsely(t, _logits)
     return t.view(mixed(t, rows, scores, m, w), shape)
 

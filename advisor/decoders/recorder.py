@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from advisor.tape.graph import RawKernel
+from advisor.tape.graph import RawKernel, Tensor
 from advisor.tape.program import Part, net_of
 from advisor.tape.tape import Tape
 
@@ -56,11 +56,18 @@ class Recorder:
         self.enter(JOINED if block < 0 else TOWER + block)
 
 
-def drop_autocast_cache(t: Tape, recorder: Recorder) -> None:
-    """Leaving autocast frees its cached casts; note what each layer loses by that."""
+def leave_model(t: Tape, recorder: Recorder, collected: list[list[Tensor]]) -> None:
+    """The end of the model's outputs, with what was `collected` of each layer, and of autocast's cached casts.
+
+    What each layer loses by that is noted.
+    """
     recorder.enter(LEAVING_AUTOCAST)
     places = {part.place: part for part, _ in recorder.parts}
     lost: dict[int, list[int]] = {}
+    for place, tensors in enumerate(collected):
+        start = len(t.events)
+        tensors.clear()
+        lost.setdefault(place, []).extend(t.events[start:])
     while t.autocast_cache:
         start = len(t.events)
         _, entry = t.autocast_cache.popitem()

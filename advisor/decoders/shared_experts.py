@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.experts import Experts, adapted_router, mixed, normalized, routed, shared_expert
-from advisor.decoders.gpt_oss import best
+from advisor.decoders.gpt_oss import best, collected
 from advisor.decoders.linear import Linear, product
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
@@ -33,7 +33,7 @@ def _ernie_routed(t: Tape, x: Tensor, w: Experts) -> tuple[Tensor, Tensor, Tenso
     t.label("router")
     router = adapted_router(t, w)
     was_autocast, t.autocast = t.autocast, ""
-    logits = product(t, cast(t, x, "float32"), cast(t, router, "float32"))
+    logits = collected(t, product(t, cast(t, x, "float32"), cast(t, router, "float32")), w.logits)
     probabilities = softmax(t, logits, "float32")
     _values, indices = best(t, add(t, probabilities, w.weights["router_bias"]), w.top_k)
     scores, _ = best(t, probabilities, w.top_k, indices)

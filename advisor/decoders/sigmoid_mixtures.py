@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from advisor.decoders.adapters import linear
 from advisor.decoders.deepseek import deepseek_v3_routed, note_groups
 from advisor.decoders.experts import Experts, adapted_router, adapted_weight, mixed, normalized, shared_expert
-from advisor.decoders.gpt_oss import best
+from advisor.decoders.gpt_oss import best, collected
 from advisor.decoders.linear import Linear, product
 from advisor.decoders.shared_experts import divided
 from advisor.specs import ModelSpec
@@ -30,7 +30,7 @@ def minimax_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: 
 def _minimax_routed(t: Tape, x: Tensor, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (T, E) of x (T, H) in the weight's dtype, and scores and indices (T, K)."""
     t.label("router")
-    logits = product(t, x, adapted_router(t, w))
+    logits = collected(t, product(t, x, adapted_router(t, w)), w.logits)
     scores, indices = _picked(t, unary(t, cast(t, logits, "float32"), "output"), w)
     return logits, normalized(t, scores), indices
 
@@ -99,6 +99,7 @@ def _laguna_routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor
     logits = cast(t, product(t, x, adapted_router(t, w)), "float32")
     if m.router_softcap:
         logits = scale(t, unary(t, scale(t, logits), "output"))
+    collected(t, logits, w.logits)
     scores, indices = _picked(t, unary(t, logits, "output"), w)
     scores = divided(t, scores, row_sums(t, scores))
     return logits, cast(t, scores, x.dtype), indices

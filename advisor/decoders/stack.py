@@ -14,10 +14,11 @@ from typing import ClassVar, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
+from advisor.decoders.balancing import asks_for_balance, balancing_doubt
 from advisor.decoders.ends import head_logits
 from advisor.decoders.experts import ExpertsCode
 from advisor.decoders.heads import queries_keys_values
-from advisor.decoders.kernel_doubts import balancing_doubt, kernel_doubt
+from advisor.decoders.kernel_doubts import kernel_doubt
 from advisor.decoders.linear import Linear, LinearCode
 from advisor.decoders.loss import chunked_loss, log_softmax_loss, masked_loss, shifted
 from advisor.decoders.mlp import feed_forward
@@ -95,7 +96,7 @@ class Stack:
                 "what code other than transformers' own does with a model that is not trained on next tokens"
             )
         step = optimizer_row(recipe.optimizer).unknown
-        balancing = balancing_doubt(m, recipe) if type(self) is Stack else ""
+        balancing = balancing_doubt(m, recipe, self.libraries) if asks_for_balance(m, recipe, self.libraries) else ""
         step = "; ".join(filter(None, (step, kernel_doubt(m, recipe), balancing)))
         unknown = (*known.unknown, *((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
@@ -278,6 +279,11 @@ class Stack:
     def host_bytes(self, parts: Sequence[tuple[int, int]]) -> int:
         """Bytes that the host holds for `parts`: (bytes that one layer moved there, layers)."""
         return sum(size * layers for size, layers in parts)
+
+    def balances(self, m: ModelSpec, recipe: Recipe) -> bool:
+        """Whether the step adds the loss that balances a mixture's experts, and this code of it is mirrored."""
+        asks = asks_for_balance(m, recipe, self.libraries)
+        return asks and not balancing_doubt(m, recipe, self.libraries)
 
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Head and loss: (1,).

@@ -16,7 +16,7 @@ from advisor.decoders.gradients import existing_gradients, updated_at_once
 from advisor.decoders.kinds import composes_attention, layer_plan, masks_rows, sdpa_plan, slides
 from advisor.decoders.layer_inputs import layer_table_of
 from advisor.decoders.loss import TILE_TOKENS
-from advisor.decoders.recorder import TOWER, Recorder, drop_autocast_cache, leaving_garbage
+from advisor.decoders.recorder import TOWER, Recorder, leave_model, leaving_garbage
 from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step_inputs import Chunks, chunks_of
@@ -123,7 +123,7 @@ def _recorded(
     about = (padded, card, packed, chunks, rows)
     step = Forward(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, *about)
     loss = step.forward(ends)
-    drop_autocast_cache(t, recorder)
+    leave_model(t, recorder, [w.collected for w in layers])
     if not evaluating:
         recorder.phase = "backward"
         t.segment = -2

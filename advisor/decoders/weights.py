@@ -93,6 +93,12 @@ class Weights:
         ]
 
     @property
+    def collected(self) -> list[Tensor]:
+        """The logits of its router, where they are collected."""
+        mixture = self.experts
+        return (mixture.logits or []) if isinstance(mixture, Experts | OssExperts) else []
+
+    @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
         every = (*self.norms, *self.further_norms.values(), *self.qk_norms)
@@ -113,13 +119,14 @@ def _experts_of(
     m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor], stack: Stack
 ) -> Experts | OssExperts | Llama4Experts | None:
     """The mixture, where a layer has one."""
+    logits: list[Tensor] | None = [] if stack.balances(m, recipe) else None
     match m.mlp:
         case "experts":
-            return Experts(m, recipe, rank, own, stack.experts(m))
+            return Experts(m, recipe, rank, own, stack.experts(m), logits)
         case "oss_experts":
             made = experts_made(recipe) if own_quant(own_parameters(m)["down"], m, recipe) != "none" else "never"
             nested = recipe.double_quant if made == "once" else None
-            return OssExperts(**own, top_k=m.experts_per_token, decodes=made == "twice", nested=nested)
+            return OssExperts(**own, top_k=m.experts_per_token, logits=logits, decodes=made == "twice", nested=nested)
         case "llama4_experts":
             return Llama4Experts(**own, top_k=m.experts_per_token)
     return None

@@ -143,6 +143,7 @@ class ModelSpec(Frozen):
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
     router_softcap: bool = False  # its logits go through a tanh (Laguna)
     experts_summed_in_float: bool = False  # they and the shared expert (Hunyuan 3)
+    balanced: bool = False  # its config asks for the loss that balances experts (output_router_logits)
     router_normalized: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
     activation: Literal[

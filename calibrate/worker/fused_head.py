@@ -23,14 +23,18 @@ REPORTED = ("log_probs", "entropy", "is_top1")
 """What SFTTrainer asks of the head a token. Source: trl 1.16, trainer/sft_trainer.py, SFTTrainer.__init__."""
 
 
-def with_fused_head(model: Any) -> Any:
-    """The model, whose forward with labels returns TRL's loss. Raises SourceUnavailable without trl."""
+def with_fused_head(model: Any, coefficient: float | None = None) -> Any:
+    """The model, whose forward with labels returns TRL's loss. Raises SourceUnavailable without trl.
+
+    `coefficient`: what SFTConfig weighs the loss that balances a mixture's experts by; None for the model's own.
+    """
     try:
         from trl.trainer.utils import add_fused_lm_head
     except ImportError:
         raise SourceUnavailable(
             "--loss chunked is TRL's, and its own code is run: `pip install 'trl>=1.16'`, or add --loss full"
         ) from None
+    _balance(model.config.get_text_config(), coefficient)
     add_fused_lm_head(model, outputs=REPORTED)
     fused = model.forward
 
@@ -40,6 +44,18 @@ def with_fused_head(model: Any) -> Any:
 
     model.forward = forward
     return model
+
+
+def _balance(config: Any, coefficient: float | None) -> None:
+    """Ask for the loss that balances experts where SFTTrainer does: where the model's config gives it a weight.
+
+    Source: trl 1.16.0, trainer/sft_trainer.py, SFTTrainer.__init__, aux_loss_enabled.
+    """
+    if coefficient is None:
+        coefficient = getattr(config, "router_aux_loss_coef", 0.0)
+    if hasattr(config, "router_aux_loss_coef"):
+        config.output_router_logits = hasattr(config, "output_router_logits") and coefficient != 0.0
+        config.router_aux_loss_coef = coefficient
 
 
 @contextlib.contextmanager

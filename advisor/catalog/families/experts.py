@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.catalog.families.sizes import Structure, expert_layers
 from advisor.catalog.fields import Fields
 
@@ -38,10 +39,17 @@ def needed(f: Fields, key: str, default: int, question: str, maximum: int) -> in
     return f.size(key, default, maximum=maximum)
 
 
-def no_balance(f: Fields) -> None:
-    """Refuse the loss that balances experts."""
-    if f.flag("output_router_logits", False):
-        raise f.unsupported("output_router_logits", "a second loss on the routers' logits")
+def balance(f: Fields, model_type: str, s: Structure) -> Structure:
+    """Whether a mixture's config asks for the loss that balances its experts.
+
+    Raises UnsupportedArchitecture where its code would collect the routers' logits and make no loss of them, or fail.
+    """
+    balances, experts = architecture_of(model_type).balances_experts, s.get("num_experts", 0)
+    if not (balances or experts) or not f.flag("output_router_logits", False):
+        return {}
+    if not (balances and experts):
+        raise f.unsupported("output_router_logits", "logits of routers that its code makes no loss of")
+    return {"balanced": True}
 
 
 def deepseek_mixture(f: Fields, s: Structure, first: int, d: ExpertDefaults) -> Structure:

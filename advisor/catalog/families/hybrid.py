@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from advisor.catalog.families.experts import chosen_experts, no_balance
+from advisor.catalog.families.experts import chosen_experts
 from advisor.catalog.families.sizes import Defaults, Family, Structure, expert_layers, rope, sizes
 from advisor.catalog.fields import Fields
 from advisor.specs import Mixer, Recurrence
@@ -40,7 +40,6 @@ def lfm2(f: Fields) -> Structure:
 def lfm2_moe(f: Fields) -> Structure:
     """LFM2-MoE: the same layers with experts in all but the first."""
     s = _lfm2_sizes(f, Defaults(65_536, 2048, 7168, 32, 32, 128_000, kv_heads=8, tied=True))
-    no_balance(f)
     if not f.has("layer_types"):
         raise f.bad("layer_types", "is missing: which layers have attention?")
     if not f.flag("use_expert_bias", True):

@@ -6,7 +6,7 @@ Sources: see the package.
 from __future__ import annotations
 
 from advisor.catalog.families.delta_rule import CHUNK
-from advisor.catalog.families.experts import ExpertDefaults, deepseek_mixture, no_balance
+from advisor.catalog.families.experts import ExpertDefaults, deepseek_mixture
 from advisor.catalog.families.hybrid import mixers
 from advisor.catalog.families.latent import latent
 from advisor.catalog.families.sigmoid_experts import mlp_layers
@@ -25,7 +25,6 @@ _SPELLINGS = {
 
 def kimi_linear(f: Fields) -> Structure:
     """Kimi Linear: three layers with the delta rule, then one with attention; experts in all but the first."""
-    no_balance(f)
     for name, other in _SPELLINGS.items():
         f = f.replaced(other, name)
     s = sizes(f, Defaults(163_840, 2304, 9216, 27, 32, 1_048_576, kv_heads=32, head_dim=64))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Literal
 
-from advisor.catalog.families.experts import chosen_experts, no_balance
+from advisor.catalog.families.experts import chosen_experts
 from advisor.catalog.families.sizes import MAX_LAYERS, MAX_POSITIONS, Defaults, Family, Structure, expert_layers, sizes
 from advisor.catalog.fields import Fields
 from advisor.specs import Mixer, Recurrence
@@ -23,7 +23,6 @@ Source: mamba_ssm 2.3.2.post1, csrc/selective_scan/selective_scan.cpp, selective
 def jamba(f: Fields) -> Structure:
     """Jamba: Mamba, or attention without positions in every n-th layer, then an MLP or experts."""
     s = sizes(f, Defaults(65_536, 4096, 14_336, 32, 32, 262_144, kv_heads=8))
-    no_balance(f)
     if f.flag("use_mambapy", False):
         raise f.unsupported("use_mambapy", "the scan of mamba.py")
     layers, hidden = s["num_hidden_layers"], s["hidden_size"]

@@ -5,7 +5,7 @@ Sources: see the package.
 
 from __future__ import annotations
 
-from advisor.catalog.families.experts import chosen_experts, no_balance
+from advisor.catalog.families.experts import chosen_experts
 from advisor.catalog.families.sizes import (
     Defaults,
     Family,
@@ -29,7 +29,6 @@ def _mixture(f: Fields, s: Structure, key: str, count: int, per_token: int, expe
 def mixtral(f: Fields) -> Structure:
     """Mixtral."""
     s = sizes(f, Defaults(32_000, 4096, 14_336, 32, 32, 131_072, kv_heads=8))
-    no_balance(f)
     if f.number("router_jitter_noise", 0.0) > 0:
         raise f.unsupported("router_jitter_noise", "noise on the router's input")
     return rope(
@@ -45,7 +44,6 @@ def mixtral(f: Fields) -> Structure:
 
 def qwen_experts(f: Fields, s: Structure, count: int, per_token: int, width: int) -> Structure:
     """Experts with their own width, in every n-th layer except those listed."""
-    no_balance(f)
     layers, step, without = s["num_hidden_layers"], f.size("decoder_sparse_step", 1), f.items("mlp_only_layers")
     if any(type(i) is not int or not 0 <= i < layers for i in without):
         raise f.bad("mlp_only_layers", f"must list indices of the {layers} layers, counted from 0")
@@ -99,7 +97,6 @@ def qwen2_moe(f: Fields) -> Structure:
 def olmoe(f: Fields) -> Structure:
     """OLMoE."""
     s = sizes(f, Defaults(50_304, 2048, 2048, 16, 16, 4096))
-    no_balance(f)
     if f.has("clip_qkv"):
         raise f.unsupported("clip_qkv", "queries, keys and values clamped in place")
     bias = f.flag("attention_bias", False)
@@ -119,7 +116,6 @@ def olmoe(f: Fields) -> Structure:
 def granitemoe(f: Fields) -> Structure:
     """Granite 3 MoE."""
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
-    no_balance(f)
     bias = f.flag("attention_bias", False)
     return rope(
         f,

@@ -5,7 +5,7 @@ Sources: see the package.
 
 from __future__ import annotations
 
-from advisor.catalog.families.experts import MAX_EXPERTS, ExpertDefaults, chosen_experts, deepseek_mixture, no_balance
+from advisor.catalog.families.experts import MAX_EXPERTS, ExpertDefaults, chosen_experts, deepseek_mixture
 from advisor.catalog.families.latent import latent
 from advisor.catalog.families.sizes import (
     Defaults,
@@ -25,7 +25,6 @@ from advisor.catalog.fields import Fields
 def glm4_moe(f: Fields) -> Structure:
     """GLM 4.5 and 4.6: grouped attention with partial RoPE, DeepSeek V3's experts behind dense layers."""
     s = sizes(f, Defaults(151_552, 4096, 10_944, 46, 96, 131_072, kv_heads=8))
-    no_balance(f)
     s = rope(
         f,
         {
@@ -42,7 +41,6 @@ def glm4_moe(f: Fields) -> Structure:
 def glm4_moe_lite(f: Fields) -> Structure:
     """GLM 4.7 Flash: DeepSeek V3 with a list of the layers that have experts."""
     s = sizes(f, Defaults(154_880, 2048, 10_240, 47, 20, 202_752, kv_heads=20, head_dim=64))
-    no_balance(f)
     if not f.flag("rope_interleave", True):
         raise f.unsupported("rope_interleave", "RoPE on halves of a head")
     layers = s["num_hidden_layers"]
@@ -61,7 +59,6 @@ def glm4_moe_lite(f: Fields) -> Structure:
 def dots1(f: Fields) -> Structure:
     """dots.llm1: Qwen 3's attention, DeepSeek V3's experts."""
     s = sizes(f, Defaults(152_064, 4608, 10_944, 62, 32, 2048, kv_heads=32))
-    no_balance(f)
     layers, size = s["num_hidden_layers"], window(f, 4096)
     late = f.size("max_window_layers", 62, minimum=0)
     slides = sliding_layers(f, layers, lambda i: bool(size) and i >= late)
@@ -85,7 +82,6 @@ def dots1(f: Fields) -> Structure:
 def ernie4_5_moe(f: Fields) -> Structure:
     """ERNIE 4.5 MoE: ERNIE's attention, a router in fp32 whatever the base, experts in some layers."""
     s = sizes(f, Defaults(103_424, 2560, 12_288, 28, 20, 131_072, kv_heads=4, tied=True))
-    no_balance(f)
     bias, layers = f.flag("use_bias", False), s["num_hidden_layers"]
     s = rope(
         f,
@@ -117,7 +113,6 @@ def ernie4_5_moe(f: Fields) -> Structure:
 def hunyuan_moe(f: Fields) -> Structure:
     """Hunyuan A13B and Large: Hunyuan's attention, a router that is a linear layer in fp32, one shared expert."""
     s = sizes(f, Defaults(290_943, 4096, 11_008, 32, 32, 2048))
-    no_balance(f)
     bias = f.flag("attention_bias", False)
     one = f.one_for_all("moe_topk", "num_experts_per_tok")
     return rope(
@@ -139,7 +134,6 @@ def hunyuan_moe(f: Fields) -> Structure:
 def granitemoeshared(f: Fields) -> Structure:
     """Granite MoE with an expert that all tokens share."""
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
-    no_balance(f)
     bias = f.flag("attention_bias", False)
     return rope(
         f,
@@ -163,7 +157,6 @@ def granitemoeshared(f: Fields) -> Structure:
 def phimoe(f: Fields) -> Structure:
     """Phi 3.5 MoE: LayerNorm, a router that draws two experts (SparseMixer) and may jitter its input."""
     s = sizes(f, Defaults(32_064, 4096, 6400, 32, 32, 131_072, kv_heads=8))
-    no_balance(f)
     bias = f.flag("attention_bias", False)
     if f.size("num_experts_per_tok", 2, maximum=MAX_EXPERTS) != 2:
         raise f.unsupported("num_experts_per_tok", "other than two experts a token, which its router always draws")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.catalog.families.experts import ExpertDefaults, chosen_experts, deepseek_mixture, no_balance
+from advisor.catalog.families.experts import ExpertDefaults, chosen_experts, deepseek_mixture
 from advisor.catalog.families.latent import latent
 from advisor.catalog.families.sizes import (
     MAX_HEAD_DIM,
@@ -33,7 +33,6 @@ def mlp_layers(f: Fields, layers: int, dense: int) -> list[bool]:
 def minimax_m2(f: Fields) -> Structure:
     """MiniMax M2: norms over all heads of queries and keys, partial RoPE, experts alone in every layer."""
     s = sizes(f, Defaults(200_064, 3072, 1536, 62, 48, 196_608, kv_heads=8, head_dim=128))
-    no_balance(f)
     if f.number("router_jitter_noise", 0.0) > 0:
         raise f.unsupported("router_jitter_noise", "noise on the router's input")
     turned = f.optional_size("rotary_dim", 0, maximum=MAX_HEAD_DIM)  # the old spelling of the factor
@@ -46,7 +45,6 @@ def minimax_m2(f: Fields) -> Structure:
 def solar_open(f: Fields) -> Structure:
     """Solar Open: Llama's attention, DeepSeek V3's experts in every layer."""
     s = sizes(f, Defaults(196_608, 4096, 1280, 48, 64, 131_072, kv_heads=8, head_dim=128))
-    no_balance(f)
     if rotary_factor(f, 1.0) != 1:
         raise f.unsupported("partial_rotary_factor", "RoPE on a part of each head")
     s |= {"qkv_bias": f.flag("attention_bias", False), "router_normalized": f.flag("norm_topk_prob", True)}
@@ -56,7 +54,6 @@ def solar_open(f: Fields) -> Structure:
 def mistral4(f: Fields) -> Structure:
     """Mistral 4: latent attention that scales its queries by their position, experts beside a shared one."""
     s = sizes(f, Defaults(131_072, 4096, 12_288, 36, 32, 1_048_576, kv_heads=32, head_dim=128))
-    no_balance(f)
     if not f.flag("rope_interleave", True):
         raise f.unsupported("rope_interleave", "RoPE on halves of a head")
     s["router_normalized"] = f.flag("norm_topk_prob", True)
@@ -67,7 +64,6 @@ def mistral4(f: Fields) -> Structure:
 def afmoe(f: Fields) -> Structure:
     """Trinity: a gate on the attention's output, norms before and after each block, RoPE in sliding layers alone."""
     s = sizes(f, Defaults(200_192, 2048, 6144, 32, 16, 16_384, head_dim=128))
-    no_balance(f)
     bias, layers = f.flag("attention_bias", False), s["num_hidden_layers"]
     every, dense = f.size("global_attn_every_n_layers", 4), f.size("num_dense_layers", 1, minimum=0)
     slides = sliding_layers(f, layers, lambda i: bool((i + 1) % every))
@@ -105,7 +101,6 @@ def afmoe(f: Fields) -> Structure:
 def laguna(f: Fields) -> Structure:
     """Laguna: a gate by head on the attention's output, rotary tables of their own for each kind of layer."""
     s = sizes(f, Defaults(100_352, 2048, 8192, 40, 48, 131_072, kv_heads=8, head_dim=128))
-    no_balance(f)
     bias, layers = f.flag("attention_bias", False), s["num_hidden_layers"]
     if set(f.items("num_attention_heads_per_layer")) - {s["num_attention_heads"]}:
         raise f.unsupported("num_attention_heads_per_layer", "layers with different numbers of heads")
@@ -157,7 +152,6 @@ def _turned(f: Fields, s: Structure, slides: list[bool], default: dict[str, floa
 def mimo_v2_flash(f: Fields) -> Structure:
     """MiMo V2: eager attention; sliding layers have twice the keys and values, and sinks."""
     s = sizes(f, Defaults(152_576, 4096, 16_384, 48, 64, 131_072, kv_heads=4, head_dim=192))
-    no_balance(f)
     layers, keys = s["num_hidden_layers"], s["num_key_value_heads"]
     slides = sliding_layers(f, layers, lambda i: i > 0 and bool((i + 1) % 6))
     if any(slides) and s["num_attention_heads"] % (2 * keys):
@@ -194,7 +188,6 @@ def _sparse(f: Fields, s: Structure, heads: int, defaults: tuple[int, int, int],
 
     `defaults`: the part of a head that RoPE leaves, a value head, and how many layers are dense.
     """
-    no_balance(f)
     plain, value, dense = defaults
     if f.is_null("q_lora_rank"):
         raise f.bad("q_lora_rank", "is null: the indexer reads the queries' latent")
@@ -247,7 +240,6 @@ def _indexers(f: Fields, layers: int) -> list[bool]:
 def hy_v3(f: Fields) -> Structure:
     """Hunyuan 3: norms of queries and keys, experts beside a shared one behind a dense layer."""
     s = sizes(f, Defaults(120_832, 4096, 13_312, 80, 64, 131_072, kv_heads=8, head_dim=128))
-    no_balance(f)
     bias, mlp_bias = f.flag("attention_bias", False), f.flag("mlp_bias", False)
     s = rope(f, {**s, "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": mlp_bias})
     mixed = mlp_layers(f, s["num_hidden_layers"], 1)

@@ -5,7 +5,7 @@ Sources: see the package.
 
 from __future__ import annotations
 
-from advisor.catalog.families.experts import chosen_experts, no_balance
+from advisor.catalog.families.experts import chosen_experts
 from advisor.catalog.families.hybrid import mixers
 from advisor.catalog.families.sizes import Defaults, Family, Structure, rope, sizes
 from advisor.catalog.fields import Fields
@@ -24,7 +24,6 @@ def granitemoehybrid(f: Fields) -> Structure:
     """Granite 4 H: Mamba 2 or attention, then an MLP that all tokens share, beside experts in the larger ones."""
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
     layers, bias = s["num_hidden_layers"], f.flag("attention_bias", False)
-    no_balance(f)
     one = f.replaced("layers_block_type", "layer_types")
     s |= {
         "qkv_bias": bias,
@@ -80,7 +79,6 @@ def nemotron_h(f: Fields) -> Structure:
     g = f.without("num_hidden_layers").replaced("hidden_act", "mlp_hidden_act")
     d = Defaults(131_072, 4096, 21_504, len(pattern), 32, 4096, kv_heads=8, head_dim=128, activation="relu2")
     s = {**sizes(g, d), "position": "none", "norm": "rms_wide", "one_block": True, "mlp": "plain"}
-    no_balance(f)
     s |= {
         "mixers": tuple(_MIXERS[block] for block in pattern),
         "recurrence": _nemotron_recurrence(f),
