@@ -190,7 +190,7 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
     try:
         structure = family(fields)
-        structure |= balance(fields, model_type, structure)
+        structure |= balance(fields, model_type, structure, bool(wrapper))
     except BadValue as error:  # of a part that the family itself makes, which does not know the file
         raise BadConfig(f"{origin}: {error}") from None
     if fields.config.get(TEXT_PART) in EXPERTS_ALONE:

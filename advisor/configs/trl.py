@@ -9,7 +9,7 @@ from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import TRL
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import BALANCES, most_steps, read_arguments, read_liger
+from advisor.configs.training_arguments import most_steps, read_arguments, read_liger
 
 MARKS = (("model_name_or_path",),)
 _OTHER = {
@@ -25,7 +25,6 @@ _UNSAID = {
     "eval_packing": "evaluation rows packed otherwise than training rows",
     "loss_type": "another loss than the default one",
     "use_dense_attention": "another attention",
-    "router_aux_loss_coef": BALANCES,
     "use_unsloth": "Unsloth's kernels in this loop; --trainer unsloth has them",
 }
 _COMMANDS = ("trl sft", "sft.py", "run_sft.py", "train.py")
@@ -44,6 +43,8 @@ def read(sheet: Sheet) -> Found:
     for key, why in _UNSAID.items():
         if sheet.get(key) not in (None, False, "", "nll", "chunked_nll", [], {}):
             sheet.loses(key, why)
+    if sheet.get("router_aux_loss_coef") == 0:
+        sheet.loses("router_aux_loss_coef", "no loss that balances a mixture's experts, which is counted")
     sheet.takes("model", "model_name_or_path")
     _method(sheet)
     _rows(sheet)

@@ -1,8 +1,8 @@
 """The loss that balances a mixture's experts: how often each is chosen times how much of the scores it gets.
 
-The routers' logits (T, E) leave their layers, past any checkpointing, and stay until the model has returned; its own
-recomputation in backward collects none. Layer by layer their softmax is kept for backward, which first makes the
-gradients of all layers' logits: each waits for its layer. Under re-entrant checkpointing the logits carry no gradient.
+The routers' logits (T, E) leave their layers, past any checkpointing, and stay until the model has returned; layers
+that run again in backward add none. Layer by layer their softmax is kept for backward, which begins with the gradients
+of all layers' logits: each waits for its layer. Under re-entrant checkpointing the logits carry no gradient.
 
 Source: transformers 5.23, models/mixtral/modeling_mixtral.py, load_balancing_loss_func, whose statements are the same
 in every architecture whose row says `balances_experts`; utils/output_capturing.py; trl 1.16.0, trainer/utils.py,
@@ -43,11 +43,12 @@ def balancing_doubt(m: ModelSpec, recipe: Recipe, libraries: Libraries) -> str:
     """What of a loss that `asks_for_balance` adds is not mirrored; '' where all is."""
     if _by_trl(recipe, libraries) and architecture_of(m.architecture).names_no_experts:
         return (
-            f"that TRL trains it: its loss that balances experts reads num_experts, which the config of {m.architecture}"
-            " lacks (router_aux_loss_coef: 0.0 leaves that loss out)"
+            f"that TRL trains it: its loss that balances experts reads num_experts, which {m.architecture}'s config lacks"
+            " (router_aux_loss_coef: 0.0 leaves that loss out)"
         )
     fused = any(one in FUSED_LOSSES for one in recipe.kernels)
-    if libraries.code or fused or libraries.transformers != MIRRORED.transformers:
+    other = libraries.code or fused or libraries.transformers != MIRRORED.transformers
+    if other or m.task != "next_token":
         return "the loss that balances a mixture's experts, in other code than transformers 5.23's and TRL's"
     return ""
 

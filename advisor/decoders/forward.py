@@ -104,7 +104,7 @@ class Forward:
         if table is head.weight:
             table = head.weight = shared_weight(t, table)
         # no name for the hidden states here: a stack's loss may let go of them
-        about = (head, self.one_tile, self.held, ends.transform)
+        about = (head, self.one_tile, self.held, ends.transform, self.returned if balances else None)
         given = [LossInputs(m, self.recipe, self._decode(table, ends), *about)]
         loss = self.stack.loss(t, given[0] if balances else given.pop())
         if balances:

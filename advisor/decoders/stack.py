@@ -45,6 +45,7 @@ class LossInputs(NamedTuple):
     held: list[Tensor]
     """What the loop holds until after backward: a stack appends to it."""
     transform: Callable[[Tape, Tensor], Tensor] | None = None  # before an encoder's head
+    outputs: list[Tensor] | None = None  # what the model's outputs hold of the logits, where another loss follows
 
 
 class Proof(NamedTuple):
@@ -304,6 +305,8 @@ class Stack:
             t.label("loss")
             return chunked_loss(t, transformed(t, given), given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
+        if given.outputs is not None:
+            given.outputs.append(logits)
         if given.m.task == "masked_tokens":
             return masked_loss(t, logits, upcasts=architecture_of(given.m.architecture).masked_loss_in_float)
         if self.libraries.transformers >= (4, 49):

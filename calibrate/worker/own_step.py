@@ -47,7 +47,7 @@ def own_step(model: Any, adapter: Any, args: Any, recipe: Recipe, batch: MicroBa
         try:
             if adapter is not None:
                 made = _with_adapters(made, adapter, recipe, sft)
-            _as_trained(made, recipe, sft)
+            _as_trained(made, recipe, args if sft else None)
             packed = batch.kind == "packed"
             with (
                 FakeTensorMode(allow_non_fake_inputs=True),
@@ -182,12 +182,12 @@ def _with_adapters(model: Any, adapter: Any, recipe: Recipe, sft: bool) -> Any:
     return made
 
 
-def _as_trained(model: Any, recipe: Recipe, sft: bool) -> None:
-    """What Trainer and SFTTrainer switch on."""
+def _as_trained(model: Any, recipe: Recipe, sft: Any) -> None:
+    """What Trainer switches on and, with its arguments, SFTTrainer."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     base.config.use_cache = False
     if recipe.gradient_checkpointing:
         enable_checkpointing(model, recipe)
-    if sft:
-        with_fused_head(base)
+    if sft is not None:
+        with_fused_head(base, getattr(sft, "router_aux_loss_coef", None))
     model.train()

@@ -157,6 +157,8 @@ def _notes(args: Any) -> Iterator[str]:
         yield "Liger's kernels keep different tensors from the predicted ones"
     if getattr(args, "torch_compile", False):
         yield "torch.compile is not modeled"
+    if getattr(args, "router_aux_loss_coef", None) == 0:
+        yield "the loss that balances a mixture's experts is switched off here, and counted"
     for name in ("fsdp", "deepspeed"):
         if getattr(args, name, None):
             yield f"{name} shards what the prediction counts in full"

@@ -24,7 +24,7 @@ CASES = [
     (LLAMAFACTORY, "label_smoothing_factor", "0.1", "0.0"),
     (OFT, "oft_block_size", "64", "32"),
     (OFT, "module_dropout", "0.1", "0.0"),
-    (TRL, "router_aux_loss_coef", "0.001", "0.0"),
+    (TRL, "router_aux_loss_coef", "0.0", "0.001"),
     (TRL, "label_smoothing_factor", "0.1", "0"),
     (SWIFT, "router_aux_loss_coef", "0.001", "0.0"),
 ]

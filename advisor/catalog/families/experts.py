@@ -39,15 +39,16 @@ def needed(f: Fields, key: str, default: int, question: str, maximum: int) -> in
     return f.size(key, default, maximum=maximum)
 
 
-def balance(f: Fields, model_type: str, s: Structure) -> Structure:
+def balance(f: Fields, model_type: str, s: Structure, wrapped: bool) -> Structure:
     """Whether a mixture's config asks for the loss that balances its experts.
 
-    Raises UnsupportedArchitecture where its code would collect the routers' logits and make no loss of them, or fail.
+    Raises UnsupportedArchitecture where its code would collect the routers' logits and make no loss of them, or fail;
+    `wrapped`: that of a multimodal model, which reads no more than an argument of its forward.
     """
     balances, experts = architecture_of(model_type).balances_experts, s.get("num_experts", 0)
     if not (balances or experts) or not f.flag("output_router_logits", False):
         return {}
-    if not (balances and experts):
+    if wrapped or not (balances and experts):
         raise f.unsupported("output_router_logits", "logits of routers that its code makes no loss of")
     return {"balanced": True}
 
