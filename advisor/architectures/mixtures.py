@@ -76,11 +76,11 @@ MIXTURES: dict[str, Architecture] = {
     ),
     "granitemoe": Architecture(
         balances_experts=True,  # modeling_granitemoe.py, load_balancing_loss_func
-        names_no_experts=True,  # configuration_granitemoe.py: num_local_experts alone
+        names_no_experts=True,  # configuration_granitemoe.py: num_local_experts
     ),
     "granitemoehybrid": Architecture(
         balances_experts=True,  # modeling_granitemoehybrid.py, load_balancing_loss_func
-        names_no_experts=True,  # configuration_granitemoehybrid.py: num_local_experts alone
+        names_no_experts=True,  # configuration_granitemoehybrid.py: num_local_experts
         # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
         mixture="granite",
         # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.__init__: self.shared_mlp
@@ -94,7 +94,7 @@ MIXTURES: dict[str, Architecture] = {
     ),
     "granitemoeshared": Architecture(
         balances_experts=True,  # modeling_granitemoeshared.py, load_balancing_loss_func
-        names_no_experts=True,  # configuration_granitemoeshared.py: num_local_experts alone
+        names_no_experts=True,  # configuration_granitemoeshared.py: num_local_experts
         # modeling_granitemoeshared.py, GraniteMoeSharedDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
         mixture="granite",
     ),
@@ -166,7 +166,7 @@ MIXTURES: dict[str, Architecture] = {
     ),
     "phimoe": Architecture(
         balances_experts=True,  # modeling_phimoe.py, load_balancing_loss_func
-        names_no_experts=True,  # configuration_phimoe.py: num_local_experts alone
+        names_no_experts=True,  # configuration_phimoe.py: num_local_experts
         mixture="phi",  # modeling_phimoe.py, PhimoeTopKRouter.forward: sparsemixer(...)
         # modeling_phimoe.py, PhimoeTopKRouter.forward: return router_logits, routing_weights, selected_experts
         router_returns_several=True,

@@ -43,8 +43,8 @@ def balancing_doubt(m: ModelSpec, recipe: Recipe, libraries: Libraries) -> str:
     """What of a loss that `asks_for_balance` adds is not mirrored; '' where all is."""
     if _by_trl(recipe, libraries) and architecture_of(m.architecture).names_no_experts:
         return (
-            f"that TRL trains it: its loss that balances experts reads num_experts, which {m.architecture}'s config lacks"
-            " (router_aux_loss_coef: 0.0 leaves that loss out)"
+            f"that TRL trains it: its loss that balances experts reads num_experts, which {m.architecture}'s config"
+            " lacks (router_aux_loss_coef: 0.0 leaves that loss out)"
         )
     fused = any(one in FUSED_LOSSES for one in recipe.kernels)
     other = libraries.code or fused or libraries.transformers != MIRRORED.transformers
@@ -127,7 +127,7 @@ def _weighed_counts(t: Tape, chosen: Tensor, experts: int, top_k: int) -> Tensor
 def _sums(t: Tape, x: Tensor, shape: tuple[int, ...], copies: bool = False) -> Tensor:
     """`x.sum(dim=0)`, or of all: backward spreads its gradient as a view, which CUDA's softmax `copies`.
 
-    Source: PyTorch 2.13, aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out: grad.contiguous().
+    Source: PyTorch 2.13, aten/src/ATen/native/cuda/SoftMax.cu, host_softmax_backward: grad_.contiguous().
     """
     before, dtype, wide = x.shape, x.dtype, x.bytes
     t.kernel("reduce", dtype, 0, wide)
