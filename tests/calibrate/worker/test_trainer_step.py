@@ -76,10 +76,11 @@ def test_trl(method: Method) -> None:
         ("full", "phi", {"gradient_checkpointing": False}),
         ("lora", "gemma2", {"base_dtype": "bfloat16", "gradient_checkpointing": False}),
         ("full", "olmo-tied", {"base_dtype": "bfloat16"}),
+        ("lora", "qwen3_moe", {"dropout": 0.0}),
     ],
 )
 def test_trl_with_other_models_and_knobs(method: Method, name: str, knobs: dict[str, Any]) -> None:
-    """A head with a bias, soft caps on the logits (eager attention), tied embeddings."""
+    """A head with a bias, soft caps on the logits (eager attention), tied embeddings, a mixture that it balances."""
     pytest.importorskip("trl")
     eager = {"attention": "eager"} if name == "gemma2" else {}
     check("trl", method, config(name, 2), **knobs, **eager)
