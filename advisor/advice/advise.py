@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import advisor.catalog
+from advisor.advice.begun import Begun, completed
 from advisor.advice.candidates import Row, best_rows, card_times, comparisons, placed_by_row, stand_ins, timing_card
 from advisor.advice.job import Estimator, Job, has_bf16, head_loses_chunks
 from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
@@ -28,7 +29,6 @@ from advisor.advice.notes import (
 )
 from advisor.advice.pictures import image_notes, tower_use
 from advisor.advice.posing import Asked, posed
-from advisor.advice.prices import frontier, prices
 from advisor.advice.verdict import decide, said
 from advisor.answer import (
     Advice,
@@ -38,7 +38,6 @@ from advisor.answer import (
     GpuChoice,
     Reason,
     Recommendation,
-    Spread,
     TowerUse,
     TrainerChoice,
 )
@@ -73,6 +72,27 @@ def advise(
     told, while a data file is read, how many of how many bytes (of Parquet: rows) are done, and while a job is
     replayed, how many of how many steps. `simulate` replays the recommended plan's job through PyTorch's allocator.
     Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for a source that cannot be reached.
+    """
+    begun = begin(
+        model, gpu, examples, catalog=catalog, estimator=estimator, progress=progress, simulate=simulate, **knobs
+    )
+    return completed(begun)
+
+
+def begin(
+    model: str | Model,
+    gpu: str | GpuSpec,
+    examples: int | None = None,
+    *,
+    catalog: Catalog = advisor.catalog,
+    estimator: Estimator = estimate,
+    progress: Progress | None = None,
+    simulate: Simulating | None = None,
+    **knobs: object,
+) -> Begun:
+    """The verdict, the methods and the reasons of `advise`, which takes and raises the same.
+
+    Others than `advise` show these before the rest is worked out.
     """
     question = read_question({"examples": examples, **knobs})
     spec = model_of(model, catalog)
@@ -131,8 +151,7 @@ def advise(
     if replay is not None and recommendation is not None and replay.warning is not None:
         warnings = (replay.warning, *recommendation.warnings)
         recommendation = recommendation.model_copy(update={"warnings": warnings})
-    engines, scaling = _spread(job, chosen, neighbors)
-    return Advice(
+    advice = Advice(
         model=spec,
         model_id=model_id,
         parameters=context.parameters,
@@ -158,16 +177,15 @@ def advise(
         ),
         recommendation=recommendation,
         candidates=_compared(job, context, recommendation, neighbors, replay),
-        alternatives=_surer(job, named, chosen.candidate, catalog)
-        if chosen
-        else (*_sentences(found), *_remedies(job, named, context, catalog)),
-        engines=engines,
-        scaling=scaling,
-        frontier=() if chosen is None else frontier(job, chosen, neighbors),
+        alternatives=_sentences(found) if chosen is None else (),
+        engines=(),
+        scaling=(),
+        frontier=(),
         simulation=None if replay is None else replay.simulation,
-        prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
+        prices=(),
         notes=notes if recommendation else (*notes, *said(context, "warns")),
     )
+    return Begun(advice, job, named, chosen, context, neighbors, catalog)
 
 
 def _mixer_notes(job: Job, chosen: Row | None, rows: Mapping[Method, Row]) -> list[Reason]:
@@ -183,15 +201,6 @@ def _tower(context: Context, recommendation: Recommendation | None) -> TowerUse 
     """What the model's vision tower takes, by the recommended recipe; where nothing fits, by the first."""
     method = recommendation.method if recommendation else next(iter(context.candidates))
     return tower_use(context.model, context.candidates[method].recipe)
-
-
-def _spread(job: Job, chosen: Row | None, stand_ins: tuple[GpuSpec, ...]) -> tuple[tuple[Spread, ...], ...]:
-    """The recommended method under other engines and on other numbers of cards; loaded only where there are several."""
-    if chosen is None or job.placement.gpus == 1:
-        return (), ()
-    from advisor.advice.several import by_engine, on_other_counts
-
-    return by_engine(job, chosen.candidate, stand_ins), on_other_counts(job, chosen.candidate, stand_ins)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:
@@ -242,22 +251,6 @@ def _replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | 
 def _sentences(reasons: tuple[Reason, ...]) -> tuple[Change, ...]:
     """What a rule says when nothing fits, among the changes that would."""
     return tuple(Change(**dict(reason)) for reason in reasons)
-
-
-def _remedies(job: Job, asked: Asked, context: Context, catalog: Catalog) -> tuple[Change, ...]:
-    """What would fit; the search for it is loaded only when nothing does."""
-    from advisor.advice.remedies import remedies
-
-    return remedies(job, asked, context.candidates, catalog)
-
-
-def _surer(job: Job, asked: Asked, row: Candidate, catalog: Catalog) -> tuple[Change, ...]:
-    """What surely fits, where the recommended row only just does; loaded only then."""
-    if row.verdict != "tight" or row.memory.needed_bytes.high <= job.smallest_card.memory_bytes:
-        return ()
-    from advisor.advice.remedies import surer
-
-    return surer(asked, job, row, catalog)
 
 
 def _context(

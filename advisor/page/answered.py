@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from advisor.advice.advise import advise
+from advisor.advice.advise import begin
+from advisor.advice.begun import Begun, completed
 from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice
 from advisor.errors import BadConfig, InputError, UnknownName
@@ -35,7 +36,7 @@ def advised(values: Values, config: str = "", whole: bool = True) -> dict[str, A
 
     Raises AdvisorError, as `advise` does, and InputError where the question names no model or card.
     """
-    advice = answer_of(values, config)
+    advice = _begun(tuple(values.items()), config).advice
     parts = first_sections(advice)
     first = {
         "verdict": verdict_line(advice),
@@ -46,6 +47,7 @@ def advised(values: Values, config: str = "", whole: bool = True) -> dict[str, A
     }
     if not whole:
         return first
+    advice = answer_of(values, config)
     rest = _rest(advice)
     return {**first, **rest, "parts": {**parts, **rest["parts"]}, "json": advice.model_dump_json(indent=2)}
 
@@ -66,13 +68,18 @@ def answer_of(values: Values, config: str = "") -> Advice:
 
 @lru_cache(maxsize=_KEPT)
 def _answer(items: tuple[tuple[str, str | bool], ...], config: str) -> Advice:
+    return completed(_begun(items, config))
+
+
+@lru_cache(maxsize=_KEPT)
+def _begun(items: tuple[tuple[str, str | bool], ...], config: str) -> Begun:
     knobs: dict[str, Any] = dict(items)
     model, gpu = str(knobs.pop("model", "")), str(knobs.pop("gpu", ""))
     if not (model or config):
         raise InputError("no --model given, for example llama-8b; or drop a model's config.json")
     if not gpu:
         raise InputError("no --gpu given, for example 24GB or rtx4090")
-    return advise(own_model(config) if config else model, gpu, catalog=Names(), **knobs)
+    return begin(own_model(config) if config else model, gpu, catalog=Names(), **knobs)
 
 
 def own_model(text: str) -> ModelSpec:

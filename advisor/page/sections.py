@@ -18,10 +18,10 @@ from advisor.recipes import flags_of
 from advisor.rules.wording import DISPLAY, FORMULA, fits_text
 from advisor.units import format_gib, format_seconds
 
-FIRST = ("verdict", "methods", "changes", "why")
-BELOW = ("pictures", "plans", "assumed")
+FIRST = ("verdict", "methods", "why")
+BELOW = ("changes", "pictures", "plans", "assumed")
 PARTS = (*FIRST, *BELOW)
-"""The parts of an answer, in the order in which they stand: what one sees first, and what follows while one reads."""
+"""The parts of an answer, in the order in which they come: what is known first, and what follows while one reads."""
 
 
 _WITH_CHANGE = {"fits": "fits", "tight": "not sure to fit", "does_not_fit": "does not fit"}
@@ -34,13 +34,12 @@ def state_of(advice: Advice) -> str:
 
 
 def first_sections(advice: Advice) -> dict[str, str]:
-    """The HTML of each of FIRST; '' for one that has nothing to say."""
+    """The HTML of each of FIRST, which a begun answer has already; '' for one that has nothing to say."""
     charts = "".join(_settable(chart.html()) for chart in charts_of_methods(advice))
     title = "What each method needs and how long it takes"
     return {
         "verdict": f'<p class="verdict {state_of(advice)}">{escape(verdict_line(advice))}</p>',
         "methods": section("methods-part", title, f'<div class="charts">{charts}</div>', _methods(advice)),
-        "changes": _changes(advice),
         "why": _why(advice),
     }
 
@@ -49,6 +48,7 @@ def sections_below(advice: Advice) -> dict[str, str]:
     """The HTML of each of BELOW; '' for one that has nothing to say."""
     charts = [_settable(chart.html()) for chart in charts_of_plan(advice, buttons=True)]
     return {
+        "changes": _changes(advice),
         "pictures": section("step-part", "The step, and plans beside this one", _charts(charts)),
         "plans": _plans(advice),
         "assumed": _assumed(advice),

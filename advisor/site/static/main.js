@@ -10,8 +10,8 @@ const TYPING_MS = 150; // from the last letter to the question
 const PAUSE_MS = 1000; // from the last letter until what is wrong is said
 const SETTLED_MS = 300; // from an answer to the published rows beside it
 const TASK_MS = 20; // of putting an answer's parts, after which keys are heard
-const FIRST = ["verdict", "methods", "changes", "why"];
-const BELOW = ["pictures", "plans", "assumed"]; // what follows while one reads
+const FIRST = ["verdict", "methods", "why"];
+const BELOW = ["changes", "pictures", "plans", "assumed"]; // what follows while one reads
 
 const form = element("question");
 const inputs = new Map([...form.elements].filter((one) => one.name).map((one) => [one.name, one]));
