@@ -120,19 +120,19 @@ class _PartTime(NamedTuple):
     peak_s: float
 
 
-class _KernelTime(NamedTuple):
-    """One kernel at a card's rates."""
-
-    arithmetic_s: float
-    traffic_s: float
-    peak_s: float
-    factor: Interval | None  # see `unsure`
+_KernelTime = tuple[float, float, float, float, Interval | None]
+"""One kernel at a card's rates: arithmetic_s, traffic_s, FLOP, peak_s, and how unsure it is, see `unsure`; arithmetic_s
+is below zero where the kernel copies to the host or back. A bare tuple, because an answer looks at thousands."""
+_COPY: _KernelTime = (-1.0, 0.0, 0.0, 0.0, None)
 
 
 def _kernel_time(kernel: Kernel, roofline: Roofline) -> _KernelTime:
+    kind, dtype, flop, _, _ = kernel
+    if kind in HOST_COPIES:
+        return _COPY
     arithmetic_s, traffic_s = roofline.seconds(kernel)
-    peak_s = kernel[2] / roofline.peaks[kernel[1]] if kernel[2] else 0.0
-    return _KernelTime(arithmetic_s, traffic_s, peak_s, unsure(kernel) if arithmetic_s > traffic_s else None)
+    peak_s = flop / roofline.peaks[dtype] if flop else 0.0
+    return arithmetic_s, traffic_s, flop, peak_s, unsure(kernel) if arithmetic_s > traffic_s else None
 
 
 def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline, known: dict[int, _KernelTime]) -> _PartTime:
@@ -143,17 +143,17 @@ def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline, known:
     arithmetic_bound_s = traffic_bound_s = less_s = more_s = copied_bytes = first_bytes = flop = peak_s = 0.0
     launches = 0
     for kernel, times in kernels:
-        if kernel[0] in HOST_COPIES:
-            copied_bytes += kernel[3] * times
-            first_bytes += kernel[3] if kernel[0] == "from_host" else 0.0
-            continue
         one = known.get(id(kernel))
         if one is None:
             one = known[id(kernel)] = _kernel_time(kernel, roofline)
-        arithmetic_s, traffic_s, kernel_peak_s, factor = one
+        arithmetic_s, traffic_s, kernel_flop, kernel_peak_s, factor = one
+        if arithmetic_s < 0:
+            copied_bytes += kernel[3] * times
+            first_bytes += kernel[3] if kernel[0] == "from_host" else 0.0
+            continue
         launches += times
-        if kernel[2]:
-            flop += kernel[2] * times
+        if kernel_flop:
+            flop += kernel_flop * times
             peak_s += kernel_peak_s * times
         if arithmetic_s <= traffic_s:
             traffic_bound_s += traffic_s * times

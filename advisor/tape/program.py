@@ -258,6 +258,8 @@ class Program:
         self._before: Net = []
         self._figures = Numbered[int]()
         self._amounts: Polynomials | None = None  # the figures, once all are added
+        self._slots: tuple[tuple[int, int, int], list[int]] = ((0, 0, 0), [])  # of the shape that was asked for last
+        self._nets: dict[int, Net] = {}  # what is alive at an event: most shapes have their peak at the same one
         self._kernels = Numbered[RecordedKernel]()  # each kind once
         self.choices = (0, 1)
         """Experts that a token picks, and experts that share the tokens."""
@@ -288,9 +290,11 @@ class Program:
 
     def slot_bytes(self, batch: int, length: int, rank: int) -> list[int]:
         """Bytes of each size slot, rounded up to the allocator's blocks."""
-        block = BLOCK_BYTES
-        sizes = self.sizes.at(self._values(batch, length, rank, whole=False))
-        return [int(-(-n // block)) * block for n in sizes]
+        shape = batch, length, rank
+        if self._slots[0] != shape:  # a peak's parts are asked for after the peak
+            block, sizes = BLOCK_BYTES, self.sizes.at(self._values(*shape, whole=False))
+            self._slots = shape, [int(-(-n // block)) * block for n in sizes]
+        return self._slots[1]
 
     def memory(self, batch: int, length: int, rank: int) -> list[PartMemory]:
         """The memory of every part at one shape."""
@@ -313,7 +317,10 @@ class Program:
 
     def live_at(self, event: int, batch: int, length: int, rank: int) -> Bytes:
         """Live bytes by category just before the event of that index."""
-        return net_bytes(net_of(self.events[:event]), self.slot_bytes(batch, length, rank))
+        net = self._nets.get(event)
+        if net is None:
+            net = self._nets[event] = net_of(self.events[:event])
+        return net_bytes(net, self.slot_bytes(batch, length, rank))
 
     def label_at(self, event: int) -> str:
         """The part of the model that ran when the event of that index happened."""
