@@ -1,6 +1,6 @@
 """The page's answers beside the command line's: random questions under Pyodide and under this Python, byte for byte.
 
-    python -m benchmarks.page_answers [--questions 500] [--seed 0] [--runtime DIR] [--least 500]
+    python -m benchmarks.page_answers [--questions 500] [--seed 0] [--runtime DIR]
 
 Needs Node. Prints how many answers are equal, and how long they took. Exits with 1 where one differs.
 """
