@@ -122,16 +122,9 @@ class Frozen:
     def __init__(self, **values: Any) -> None:
         """Raises InputError for a missing field, UnknownName for a strange one, BadValue for a value not allowed."""
         cls = self.__class__
-        checks, sure = cls._checks or _make_checks(cls), cls._sure
-        for name, value in values.items():
-            if value.__class__ in sure.get(name, ()):
-                continue
-            check = checks.get(name)
-            if check is None or not check(value):
-                break
-        else:
+        if cls._allows(values):
             state = cls._defaults | values
-            if len(state) == len(checks):
+            if len(state) == len(cls.model_fields):
                 for name, default in cls._derived.items():
                     if name not in values:
                         state[name] = default(state)
@@ -140,6 +133,18 @@ class Frozen:
                     raise InputError(f"{cls.__name__}: {wrong}")
                 return
         self.__dict__.update(_validated(cls, "validate_python", values).__dict__)
+
+    @classmethod
+    def _allows(cls, values: Mapping[str, Any]) -> bool:
+        """Whether every value is certainly allowed and needs no conversion; one of a strange name never is."""
+        checks, sure = cls._checks or _make_checks(cls), cls._sure
+        for name, value in values.items():
+            if value.__class__ in sure.get(name, ()):
+                continue
+            check = checks.get(name)
+            if check is None or not check(value):
+                return False
+        return True
 
     def _contradiction(self) -> str:
         """What is wrong between fields that are each allowed; '' for nothing."""
@@ -175,13 +180,8 @@ class Frozen:
         """A copy with other values for some fields, checked like a new one: what is kept was checked before."""
         cls = type(self)
         changes = update if update.__class__ is dict else _by_name(cls, update)
-        checks, sure = cls._checks or _make_checks(cls), cls._sure
-        for name, value in changes.items():
-            if value.__class__ in sure.get(name, ()):
-                continue
-            check = checks.get(name)
-            if check is None or not check(value):
-                return cls(**self.__dict__ | _by_name(cls, changes))
+        if not cls._allows(changes):
+            return cls(**self.__dict__ | _by_name(cls, changes))
         made = cls.__new__(cls)
         made.__dict__.update(self.__dict__, **changes)
         if wrong := made._contradiction():

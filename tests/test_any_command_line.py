@@ -19,9 +19,8 @@ from click.testing import CliRunner
 from advisor.catalog import gpu_aliases, model_names
 from advisor.cli import cli
 from advisor.knobs import BY_NAME, KNOBS, Knob
-from tests.every import times
 
-COUNT = times(80)
+COUNT = 150
 WORDS = "-1 0 nan inf 1e999 0x10 1_000 8k 8kk 1.5M 10,000 1,00 ½ none NULL true -- - ' a,b , q_proj, ٣ %s {}"
 PATHS = "../.. / /dev/null ~ ~nobody/x.json x.toml missing.json owner/name"
 ODD = (*WORDS.split(), *PATHS.split(), "", " ", "9" * 400, "a b", "\x00", "a\nb", "\x1b[31m", "é" * 50, "🦙" * 2000)
@@ -118,7 +117,7 @@ def test_any_command_line_ends_as_documented(tmp_path: Path) -> None:
         assert not wrong, (line, wrong)
         ended[code] += 1
     assert set(ended) == CODES
-    assert ended[0] > COUNT // 6
+    assert ended[0] > COUNT // 4
 
 
 def main(count: int, seed: int) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.advice.workload import workload_of
 from advisor.answer import Verdict
+from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
 from advisor.knobs import Question
@@ -90,6 +91,11 @@ class Job(NamedTuple):
         return self.targets or targets_by_default(self.model, self.question.variant or "plain")
 
     @property
+    def trainer(self) -> Preset:
+        """What the trainer does on so many cards."""
+        return find_trainer(self.question.trainer or DEFAULT_TRAINER, self.placement.gpus)
+
+    @property
     def batch_per_card(self) -> int:
         """Rows of an optimizer step that each card does."""
         return self.workload.batch_size // self.placement.gpus
@@ -140,7 +146,8 @@ class Job(NamedTuple):
         """One of `sized` with its time, if that is known."""
         if self.sizer is None or one.time is not None:
             return one
-        return one.model_copy(update={"time": self.time_on(self.smallest_card, one.recipe)})
+        time = self.time_on(self.smallest_card, one.recipe)
+        return one if time is None else one.model_copy(update={"time": time})
 
     def time_on(self, card: GpuSpec, recipe: Recipe) -> TimeEstimate | None:
         """Time of `recipe` where all cards are like `card`; None where it is not known."""

@@ -9,7 +9,7 @@ from advisor.advice.candidates import Row, plan_of
 from advisor.advice.job import Job
 from advisor.advice.switches import implied
 from advisor.answer import Candidate, Change, Plan
-from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
+from advisor.catalog.trainers import Preset
 from advisor.costs.micro_batches import worst
 from advisor.errors import InputError
 from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
@@ -145,7 +145,7 @@ def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Ch
     """What single changes would bring, all else as in `row`; of the knobs that are fixed only shorter rows."""
     recipe = row.recipe
     idle = idle_knobs(row.method, recipe.quant, recipe.gradient_checkpointing, variant=recipe.variant)
-    preset = find_trainer(job.question.trainer or DEFAULT_TRAINER, job.placement.gpus)
+    preset = job.trainer
     found = []
     for step in _steps(job, recipe, preset):
         if (step.knob in job.question.fixed and step.knob != "seq_len") or step.knob in idle:

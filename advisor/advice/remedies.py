@@ -17,7 +17,6 @@ from advisor.advice.posing import Asked, posed
 from advisor.advice.search import last_that_fits
 from advisor.answer import Candidate, Change
 from advisor.catalog.lineage import smaller_models
-from advisor.catalog.trainers import DEFAULT_TRAINER, find_trainer
 from advisor.errors import AdvisorError
 from advisor.knobs import idle_knobs
 from advisor.recipes import flag
@@ -119,7 +118,7 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
     """The savings that apply to the method and that the user left open; those that change the training last."""
     method, question = attempt.method, job.question
     idle, fixed = idle_knobs(method), question.fixed
-    trainer = find_trainer(question.trainer or DEFAULT_TRAINER, job.placement.gpus)
+    trainer = job.trainer
     preset, recipe = job.preset.get(method, {}), first_recipe(job, method)
     for name in _UNDOING:
         undone = preset.get(name, SAVING[name]) != SAVING[name] and trainer.without(name) is None

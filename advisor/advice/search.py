@@ -115,6 +115,13 @@ class _Grid:
             self._known[key] = self.job.sized(self.start.model_copy(update=changes))
         return self._known[key]
 
+    def timed(self, expandable: bool, checkpointing: bool, index: int) -> Estimate:
+        """The same with its time, which it has from here on."""
+        found = self._known[expandable, checkpointing, index] = self.job.timed(
+            self.plan(expandable, checkpointing, index)
+        )
+        return found
+
     def hopeless(self) -> bool:
         """Whether no plan can fit: already what is held for good, or all tensors of the smallest plan, are too large.
 
@@ -178,18 +185,17 @@ def _best_at_rank(job: Job, method: Method) -> Outcome:
     """The best outcome with `job.rank` where the rank is open."""
     grid = _Grid(job, method)
     if grid.hopeless():
-        best = job.timed(grid.plan(grid.segments[-1], grid.ways[0], 0))
+        best = grid.timed(grid.segments[-1], grid.ways[0], 0)
         return Outcome(best, verdict_of(best, grid.memory_bytes), best, ())
     found: dict[tuple[bool, int], Estimate] = {}
     for expandable in grid.segments:
         for way in grid.ways:
             known = {index for one, index in found if one is way}
             for index in grid.fitting(expandable, way, known):
-                found[way, index] = job.timed(grid.plan(expandable, way, index))
+                found[way, index] = grid.timed(expandable, way, index)
     if found:
         best = min(found.values(), key=_least_memory) if job.smallest else fastest(tuple(found.values()))
-        smallest = grid.smallest(best.recipe.expandable_segments)
-        least = next((one for one in found.values() if one.recipe == smallest.recipe), None) or job.timed(smallest)
+        least = job.timed(grid.smallest(best.recipe.expandable_segments))
         return Outcome(best, host_fit(best.memory, best.placement), least, tuple(found.values()))
     best = job.timed(grid.smallest(grid.segments[-1]))
     return Outcome(best, verdict_of(best, grid.memory_bytes), best, ())

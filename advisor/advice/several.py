@@ -13,7 +13,6 @@ from advisor.advice.search import Outcome, best_outcome
 from advisor.advice.sharding import open_to, runnable
 from advisor.advice.switches import settings_of
 from advisor.answer import Candidate, Spread
-from advisor.catalog.trainers import DEFAULT_TRAINER, find_trainer
 from advisor.errors import InputError
 from advisor.specs import GpuSpec, Method, ModelSpec
 
@@ -81,9 +80,8 @@ def job_on(job: Job, gpus: int) -> Job | None:
     changes = {"gpus": gpus, "nodes": nodes}
     if gpus == 1:
         changes |= {"sharding": "none", "offload": "none"}  # type: ignore[dict-item]
-    trainer = find_trainer(job.question.trainer or DEFAULT_TRAINER, gpus)
-    settings = settings_of(trainer, job.question, job.model)
-    return job._replace(placement=placement.model_copy(update=changes), placements={}, preset=settings)
+    there = job._replace(placement=placement.model_copy(update=changes), placements={})
+    return there._replace(preset=settings_of(there.trainer, job.question, job.model))
 
 
 def fitting_count(job: Job, method: Method, most: int) -> tuple[Job, Outcome] | None:

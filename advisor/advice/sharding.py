@@ -69,7 +69,7 @@ def outcomes(job: Job, method: Method) -> list[Outcome]:
         found = _tried(job, method, [job.placement], refused)
     else:
         engines = open_to(job, method)
-        first, later = ([one for one in engines if (one in DEEPSPEED) is last] for last in (False, True))
+        first, later = [one for one in engines if one not in DEEPSPEED], [one for one in engines if one in DEEPSPEED]
         found = _tried(job, method, runnable(job, method, job.placement, first), refused)
         if method == "full" or all(one.verdict != "fits" for one in found):
             found += _tried(job, method, runnable(job, method, job.placement, later), refused)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, get_args
 
 from advisor.catalog.data import data_text
@@ -133,6 +133,7 @@ def all_trainers() -> tuple[Preset, ...]:
     return tuple(found[name] for name in TRAINERS)
 
 
+@lru_cache(maxsize=64)
 def find_trainer(name: str, gpus: int = 1) -> Preset:
     """The preset of this name, as `--trainer` takes it, for a job on so many cards. Raises UnknownName."""
     chosen = read_value("trainer", name)

@@ -11,6 +11,7 @@ from advisor.advice.phrases import batch_text, price_text, value_text
 from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.charts.answer import charts_of_methods, charts_of_plan
+from advisor.charts.memory import HATCHES
 from advisor.costs.attention import attention_text
 from advisor.page.flags import texts_of
 from advisor.page.markup import bullets, folded, grid, linked, paragraph, rule_button, section, setting
@@ -22,9 +23,7 @@ FIRST = ("verdict", "methods", "why")
 BELOW = ("changes", "pictures", "plans", "assumed")
 PARTS = (*FIRST, *BELOW)
 """The parts of an answer, in the order in which they come: what is known first, and what follows while one reads."""
-
-
-_WITH_CHANGE = {"fits": "fits", "tight": "not sure to fit", "does_not_fit": "does not fit"}
+_WITH_CHANGE = {"fits": "fits", **dict(HATCHES)}
 
 
 def state_of(advice: Advice) -> str:

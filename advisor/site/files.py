@@ -54,7 +54,9 @@ TYPES = {
 }
 """Media types by the ending of a file's name; a browser refuses scripts and WebAssembly under another."""
 _STATIC = Path(__file__).parent / "static"
-_FILLED = ("index.html", "sw.js", "worker.js")
+_CACHING = ("sw.js", "worker.js")
+"""Scripts that name the cache of this version."""
+_FILLED = ("index.html", *_CACHING)
 _COUNTED = (".wasm", ".zip", "engine.json")
 """What the progress bar counts: all but modules, which the browser loads by itself."""
 
@@ -67,12 +69,11 @@ def page_files(runtime: Mapping[str, bytes]) -> dict[str, bytes]:
     files = {**own, **{name: text.encode() for name, text in made.items()}, **runtime}
     loaded = sum(len(data) for name, data in files.items() if name.endswith(_COUNTED))
     files["index.html"] = _index(loaded).encode()
-    templates = {name: (_STATIC / name).read_text(encoding="utf-8") for name in ("sw.js", "worker.js")}
+    templates = {name: (_STATIC / name).read_text(encoding="utf-8") for name in _CACHING}
     content = b"".join(name.encode() + files[name] for name in sorted(files)) + "".join(templates.values()).encode()
     digest = hashlib.sha256(content).hexdigest()[:16]
     values = {"cache": f"advise-{digest}", "files": json.dumps(["./", *sorted({*files, "worker.js"} - {"index.html"})])}
-    for name in ("sw.js", "worker.js"):
-        files[name] = _filled(templates[name], values).encode()
+    files |= {name: _filled(text, values).encode() for name, text in templates.items()}
     listed = {"written_by": WRITER, "version": advisor.__version__, "files": sorted((*files, LIST))}
     files[LIST] = json.dumps(listed, indent=1).encode()
     return dict(sorted(files.items()))

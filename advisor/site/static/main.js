@@ -10,8 +10,6 @@ const TYPING_MS = 150; // from the last letter to the question
 const PAUSE_MS = 1000; // from the last letter until what is wrong is said
 const SETTLED_MS = 300; // from an answer to the published rows beside it
 const TASK_MS = 20; // of putting an answer's parts, after which keys are heard
-const FIRST = ["verdict", "methods", "why"];
-const BELOW = ["changes", "pictures", "plans", "assumed"]; // what follows while one reads
 
 const form = element("question");
 const inputs = new Map([...form.elements].filter((one) => one.name).map((one) => [one.name, one]));
@@ -77,20 +75,22 @@ function same(some, others) {
 async function showAnswer(found, question) {
   document.body.classList.remove("stale");
   performance.mark("answered");
-  await putAll(FIRST, found.parts);
+  await putAll(found.parts);
   element("command").textContent = found.command;
   const rest = await engine.ask({ kind: "below", ...question });
-  if (!rest?.ok) return; // a newer answer is under way
-  await putAll(BELOW, rest.parts);
-  showHints(rest.hints);
+  if (rest === undefined) return; // a newer answer is under way
+  if (rest.ok) {
+    await putAll(rest.parts);
+    showHints(rest.hints);
+  } else refused(rest);
   element("answer").removeAttribute("aria-busy");
   later("trust", SETTLED_MS, askTrust);
 }
 
-async function putAll(names, parts) {
+async function putAll(parts) {
   let since = performance.now();
-  for (const name of names) {
-    put(name, parts[name]);
+  for (const [name, html] of Object.entries(parts)) {
+    put(name, html);
     if (performance.now() - since < TASK_MS) continue;
     await nextTask();
     since = performance.now();

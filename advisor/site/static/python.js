@@ -29,7 +29,8 @@ export async function startPython(loadPyodide, options, files, { memory = null, 
   if (!memory) python.runPython(START);
   const fits = size() === first; // a start has no more memory than it begins with
   const taken = kept && !memory && fits ? python.makeMemorySnapshot() : null; // before Python holds anything of the page's
-  return { python, memory: taken, ask: python.globals.get("ask"), tidy: () => python.runPython("gc.collect()") };
+  const begun = memory ? "from kept memory" : "anew";
+  return { python, begun, memory: taken, ask: python.globals.get("ask"), tidy: () => python.runPython("gc.collect()") };
 }
 
 /** Puts further files of the engine beside those that are there. */

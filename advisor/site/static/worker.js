@@ -88,12 +88,12 @@ async function start() {
   const memory = await kept.read();
   if (memory) {
     try {
-      return { ...(await startPython(loadPyodide, options, files, { memory })), begun: "from kept memory" };
+      return await startPython(loadPyodide, options, files, { memory });
     } catch {
       await kept.drop();
     }
   }
-  return { ...(await startPython(loadPyodide, options, files, { kept: true })), begun: "anew" };
+  return startPython(loadPyodide, options, files, { kept: true });
 }
 
 try {
